@@ -1,0 +1,187 @@
+"""The catalogue: a row per ingested frame, all that is known of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffdask.errors import BadParameter
+from diffdask.io.frames_store import open_frames
+from diffdask.io.results_store import frames_path, open_group, open_scores, open_screen
+from diffdask.variables import STATUS_OK, VARIABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+#: What a reader looks for first; the others follow in the order in which they are declared.
+_FIRST_COLUMNS = (
+    "frame_id",
+    "run",
+    "event",
+    "source",
+    "frame_status",
+    "frame_is_hit",
+    "frame_score",
+    "frame_rank",
+    "frame_peak_count",
+    "frame_anisotropy",
+    "frame_is_indexed",
+)
+
+_SUFFIXES = (".parquet", ".csv")
+
+#: Attributes of a group that say what made it.
+_PROVENANCE = ("method", "parameters", "version", "cross_fitted", "trained_on")
+
+NOT_SCREENED = "not screened"
+
+
+def catalogue(results: str | Path, *, to: str | Path) -> Path:
+    """Write the catalogue of a results store.
+
+    Parameters
+    ----------
+    results
+        The results store, screened and perhaps ranked.
+    to
+        File to write: ``.parquet`` or ``.csv``.
+
+    Returns
+    -------
+    pathlib.Path
+        The file written.
+
+    Raises
+    ------
+    BadParameter
+        If the suffix is neither.
+    """
+    _check_suffix(Path(to))
+    return write_catalogue(catalogue_table(results), to)
+
+
+def catalogue_table(results: str | Path) -> pd.DataFrame:
+    """Give the catalogue as a table.
+
+    Parameters
+    ----------
+    results
+        The results store.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per ingested frame in ingest order, the index named ``frame``. Its
+        ``attrs`` hold the versions and parameters that made the columns.
+    """
+    screen, scores = open_screen(results), open_scores(results)
+    table = table_of_frames(open_frames(frames_path(results)), screen, scores)
+    groups = {name: open_group(results, name) for name in ("layout", "screen", "hits", "features", "scores")}
+    table.attrs = {name: None if group is None else _provenance(group) for name, group in groups.items()}
+    return table
+
+
+def table_of_frames(frames: xr.Dataset, *results: xr.Dataset | None) -> pd.DataFrame:
+    """Join all variables with dims ``("frame",)`` into a table.
+
+    Parameters
+    ----------
+    frames
+        The frames store: it says how many rows there are.
+    *results
+        Groups of the results store, or None. One that covers fewer frames (new
+        frames were ingested since) leaves gaps in its columns, and the status
+        of those frames says so.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The index ``frame`` counts from 0. ``frame_is_indexed`` is true where
+        the frame has an orientation. A reason for failure from ingest stands;
+        later groups only add to it.
+    """
+    import pandas as pd
+
+    count = frames.sizes["frame"]
+    index = pd.RangeIndex(count, name="frame")
+    columns = _frame_columns(frames)
+    if "orientation" in frames:
+        columns["frame_is_indexed"] = np.isfinite(frames["orientation"].values).all(axis=(1, 2))
+    table = pd.DataFrame(columns, index=index)
+    for group in results:
+        if group is not None:
+            _join(table, pd.DataFrame(_frame_columns(group)))
+    # A Zarr group gives its arrays in any order: the declarations have one.
+    return table[[name for name in dict.fromkeys((*_FIRST_COLUMNS, *VARIABLES)) if name in table]]
+
+
+def write_catalogue(table: pd.DataFrame, to: str | Path) -> Path:
+    """Write a table as Parquet or CSV, whole or not at all.
+
+    Parameters
+    ----------
+    table
+        From :func:`catalogue_table`; its ``attrs`` go into the Parquet file's
+        metadata (``pandas.read_parquet(to).attrs`` gives them back).
+    to
+        ``.parquet`` or ``.csv``; folders are made as needed.
+
+    Raises
+    ------
+    BadParameter
+        If the suffix is neither.
+    """
+    to = Path(to)
+    _check_suffix(to)
+    with whole_file(to) as partial:
+        if to.suffix == ".parquet":
+            table.to_parquet(partial, engine="pyarrow", index=True)
+        else:
+            table.to_csv(partial)
+    return to
+
+
+@contextlib.contextmanager
+def whole_file(to: Path) -> Iterator[Path]:
+    """Give a path to write to, which becomes ``to`` only once all is written."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, to)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _frame_columns(dataset: xr.Dataset) -> dict[str, Any]:
+    return {str(name): v.values for name, v in dataset.variables.items() if v.dims == ("frame",) and name != "frame"}
+
+
+def _join(table: pd.DataFrame, group: pd.DataFrame) -> None:
+    """Put a group's columns into the table, in place."""
+    is_short = len(group) < len(table)
+    if is_short:
+        # Types that know a missing value: a gap turns neither integers into floats nor booleans into objects.
+        group = group.convert_dtypes().reindex(table.index)
+    status = group.pop("frame_status").fillna(NOT_SCREENED) if "frame_status" in group else None
+    if status is not None and "frame_status" in table:
+        table["frame_status"] = table["frame_status"].where(table["frame_status"] != STATUS_OK, status)
+    elif status is not None:
+        table["frame_status"] = status
+    for name in group:
+        table[name] = group[name]
+
+
+def _provenance(dataset: xr.Dataset) -> dict[str, Any]:
+    return {str(name): value for name, value in dataset.attrs.items() if name in _PROVENANCE}
+
+
+def _check_suffix(to: Path) -> None:
+    if to.suffix not in _SUFFIXES:
+        raise BadParameter(f"cannot write a catalogue to '{to}': give a name that ends in {' or '.join(_SUFFIXES)}")

@@ -1,0 +1,194 @@
+"""The frames store: frames as recorded, and what is known of them, in one Zarr v3 group.
+
+``adu`` (frame, panel, ss, fs) has a chunk a frame inside shards of
+``block_frames`` frames; the columns (dim ``frame``) and the detector (dims
+``panel``, ``ss``, ``fs``, ``xyz``) lie beside it. The root's attribute
+``complete`` is the only thing that makes a store whole: it is set after the
+last block. Written by :mod:`diffdask.io.frames_writer`, read-only from then on.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from diffdask.errors import BadParameter, BadStore
+from diffdask.io.crystfel_geometry import GeometryFile, parse_geometry
+from diffdask.io.marks import marked_blocks
+from diffdask.planning import align
+from diffdask.variables import VARIABLES, wrap
+
+KIND = "diffdask frames"
+
+#: Group of the marks in :mod:`diffdask.io.marks`.
+MARKS = "frames"
+
+#: A row per frame, beside ``adu``.
+FRAME_COLUMNS = tuple(
+    name
+    for name, variable in VARIABLES.items()
+    if variable.made_by == "ingest" and variable.dims[0] == "frame" and name != "adu"
+)
+
+#: The detector: no frame dim.
+DETECTOR_VARIABLES = tuple(
+    name for name, variable in VARIABLES.items() if variable.made_by == "ingest" and variable.dims[0] != "frame"
+)
+
+
+def open_frames(path: str | Path, *, chunks: int | None = None) -> xr.Dataset:
+    """Open a frames store lazily.
+
+    Parameters
+    ----------
+    path
+        The frames store.
+    chunks
+        Frames in a Dask chunk of ``adu``; None for a shard, the cheapest to
+        read. A chunk never splits a frame.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``adu`` (frame, panel, ss, fs) as a Dask array of the recorded type;
+        every other variable of the store as NumPy arrays.
+
+    Raises
+    ------
+    BadStore
+        If nothing, something else or an unfinished store lies there.
+    """
+    import dask.array as da
+
+    store = _opened(path)
+    adu = store.arrays["adu"]
+    size = adu.shards[0] if chunks is None and adu.shards else chunks
+    if size is None or size < 1:
+        raise BadParameter(f"chunks must be at least 1 frame, got {size}")
+    lazy = da.from_array(adu, chunks=(size, *adu.shape[1:]), inline_array=True)
+    columns = {name: _loaded(store.arrays[name], slice(None)) for name in FRAME_COLUMNS}
+    return wrap(adu=lazy, **columns, **store.detector)
+
+
+def read_frame_block(path: str | Path, start: int, stop: int) -> xr.Dataset:
+    """Read frames ``start`` to ``stop`` (exclusive) into memory, with their columns and the detector.
+
+    What a task of the screen does: no graph, and the store is opened once a
+    process. The variables are those of :func:`open_frames`.
+
+    Raises
+    ------
+    BadStore
+        As :func:`open_frames`.
+    BadParameter
+        If the store has no such frames.
+    """
+    store = _opened(path)
+    count = store.arrays["adu"].shape[0]
+    if not 0 <= start <= stop <= count:
+        raise BadParameter(f"frames {start} to {stop} were asked of '{path}', which has {count}")
+    return store.read(slice(start, stop))
+
+
+def take_frames(path: str | Path, frames: Sequence[int]) -> xr.Dataset:
+    """Read single frames into memory, in the order given; as :func:`read_frame_block`."""
+    store = _opened(path)
+    count = store.arrays["adu"].shape[0]
+    numbers = np.asarray(frames, dtype=np.int64)
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < count):
+        raise BadParameter(f"frames {numbers.min()} to {numbers.max()} were asked of '{path}', which has {count}")
+    return store.read(numbers)
+
+
+def read_layout(path: str | Path) -> GeometryFile:
+    """Read the geometry that the frames were ingested with."""
+    return layout_of(str(frames_attributes(path)["geometry_file"]))
+
+
+@functools.lru_cache(maxsize=4)
+def layout_of(text: str) -> GeometryFile:
+    """Parse a geometry once a process."""
+    return parse_geometry(text)
+
+
+def frames_attributes(path: str | Path) -> dict[str, Any]:
+    """Attributes of a frames store: frame counts, codec, versions, sources; of an unfinished one too.
+
+    Raises
+    ------
+    BadStore
+        If there is no frames store.
+    """
+    return dict(open_root(path).attrs)
+
+
+def open_root(path: str | Path, *, mode: str = "r") -> zarr.Group:
+    """Open the root of a frames store, finished or not; raises :class:`BadStore` if there is none."""
+    path = Path(path)
+    if not (path / "zarr.json").is_file():
+        raise BadStore(f"no frames store at '{path}'; make one with: diffdask ingest FILES --geometry GEOM --to {path}")
+    root = zarr.open_group(str(path), mode=cast(Any, mode), use_consolidated=False)
+    if root.attrs.get("kind") != KIND:
+        raise BadStore(f"'{path}' is a Zarr store of kind {root.attrs.get('kind')!r}, expected {KIND!r}")
+    return root
+
+
+def column_chunk(block_frames: int) -> int:
+    """Rows a chunk of a column: few files, and little to decode for a block."""
+    return align(4096, block_frames)
+
+
+class _Opened:
+    """A finished store: its arrays, and the detector once it was asked for."""
+
+    def __init__(self, root: zarr.Group) -> None:
+        self.arrays = {name: cast(zarr.Array, root[name]) for name in ("adu", *FRAME_COLUMNS, *DETECTOR_VARIABLES)}
+
+    @functools.cached_property
+    def detector(self) -> dict[str, np.ndarray]:
+        return {name: _loaded(self.arrays[name], slice(None)) for name in DETECTOR_VARIABLES}
+
+    def read(self, rows: slice | np.ndarray) -> xr.Dataset:
+        columns = {name: _loaded(self.arrays[name], rows) for name in ("adu", *FRAME_COLUMNS)}
+        return wrap(**columns, **self.detector)
+
+
+def _opened(path: str | Path) -> _Opened:
+    """Open a finished store, once a process until the store changes."""
+    resolved = os.path.abspath(path)
+    try:
+        stat = os.stat(os.path.join(resolved, "zarr.json"))
+    except OSError:
+        return _open_once(resolved, (0, 0))
+    return _open_once(resolved, (stat.st_mtime_ns, stat.st_ino))
+
+
+@functools.lru_cache(maxsize=8)
+def _open_once(path: str, stamp: tuple[int, int]) -> _Opened:
+    root = open_root(path)
+    if not root.attrs.get("complete"):
+        done, planned = len(marked_blocks(path, MARKS)), root.attrs.get("planned_frames", 0)
+        raise BadStore(
+            f"'{path}' is unfinished ({done} blocks written, {planned} frames planned): "
+            "run the same 'diffdask ingest' again, it goes on where it stopped"
+        )
+    return _Opened(root)
+
+
+def _loaded(array: zarr.Array, rows: slice | np.ndarray) -> np.ndarray:
+    if isinstance(rows, slice):
+        values = np.asarray(array[rows])
+    elif array.shards is None:
+        values = np.asarray(array.oindex[rows])
+    else:  # zarr 3.1 decodes far more than the chunks asked for where a shard is indexed by numbers
+        values = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
+        for position, row in enumerate(rows):
+            values[position] = array[int(row)]
+    return values.astype(object) if values.dtype.kind == "T" else values

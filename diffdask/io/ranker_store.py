@@ -1,0 +1,107 @@
+"""A fitted ranker as a Zarr group: arrays and JSON, nothing that could run."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from diffdask.errors import BadStore
+from diffdask.models.ranker import Ranker
+from diffdask.version import __version__
+
+KIND = "diffdask ranker"
+
+_ARRAYS = ("mean_", "components_", "scale_", "coefficient_")
+
+
+@dataclass(frozen=True)
+class TrainedRanker:
+    """A ranker, and what it was trained on."""
+
+    ranker: Ranker
+    frame_id: np.ndarray  #: (n,) text, the hits it was trained on
+    frames_identity: str  #: of the frames store they belong to
+    score: np.ndarray  #: (n,) their scores by rankers that did not see their labels
+    learning_curve: dict[str, list[float]]
+    parameters: dict[str, Any]  #: of the training
+    features: dict[str, Any]  #: parameters that the features were made with
+
+
+def save_ranker(path: str | Path, trained: TrainedRanker) -> None:
+    """Write a trained ranker; one that is there already is replaced once the new one is whole.
+
+    Raises
+    ------
+    BadStore
+        If something else lies at ``path``.
+    """
+    path = Path(path)
+    if path.exists():
+        _open(path)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    group = zarr.open_group(str(partial), mode="w", zarr_format=3)
+    for name in _ARRAYS:
+        group.create_array(name, data=np.asarray(getattr(trained.ranker, name)))
+    group.create_array("score", data=trained.score)
+    ids = group.create_array("frame_id", shape=trained.frame_id.shape, dtype=str)
+    ids[...] = trained.frame_id.astype(object)
+    group.attrs.update(
+        kind=KIND,
+        version=__version__,
+        intercept=trained.ranker.intercept_,
+        ranker=trained.ranker.get_params(),
+        frames_identity=trained.frames_identity,
+        learning_curve=trained.learning_curve,
+        parameters=trained.parameters,
+        features=trained.features,
+    )
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+def load_ranker(path: str | Path) -> TrainedRanker:
+    """Read a trained ranker.
+
+    Raises
+    ------
+    BadStore
+        If there is none at ``path``, or its arrays do not fit together.
+    """
+    group = _open(Path(path))
+    attributes: dict[str, Any] = dict(group.attrs)
+    try:
+        ranker = Ranker(**attributes["ranker"])
+        for name in _ARRAYS:
+            setattr(ranker, name, np.asarray(group[name][...], dtype=float))  # type: ignore[index]
+        ranker.intercept_ = float(attributes["intercept"])
+        ranker.classes_ = np.array([0, 1])
+        trained = TrainedRanker(
+            ranker=ranker,
+            frame_id=np.asarray(group["frame_id"][...]).astype(object),  # type: ignore[index]
+            frames_identity=str(attributes["frames_identity"]),
+            score=np.asarray(group["score"][...], dtype=float),  # type: ignore[index]
+            learning_curve=attributes["learning_curve"],
+            parameters=attributes["parameters"],
+            features=attributes["features"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadStore(f"the ranker at '{path}' is damaged ({error}); train it again") from error
+    count, width = ranker.components_.shape
+    if ranker.mean_.shape != (width,) or ranker.scale_.shape != (count,) or ranker.coefficient_.shape != (count,):
+        raise BadStore(f"the ranker at '{path}' is damaged (its arrays do not fit together); train it again")
+    return trained
+
+
+def _open(path: Path) -> zarr.Group:
+    if not (path / "zarr.json").is_file():
+        raise BadStore(f"no ranker at '{path}'; make one with: diffdask train RESULTS --labels LABELS.csv --to {path}")
+    group = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    if group.attrs.get("kind") != KIND:
+        raise BadStore(f"'{path}' is a Zarr store of kind {group.attrs.get('kind')!r}, expected {KIND!r}")
+    return group

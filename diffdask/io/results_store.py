@@ -1,0 +1,265 @@
+"""The results store: a Zarr group for each step's outputs.
+
+``results.zarr`` holds ``screen`` (a row per frame), ``hits`` (a row per hit)
+and ``scores`` (a row per frame). A group carries the parameters, the version
+and the frames it was made from; a block of it counts only once it is marked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from diffdask.errors import BadStore
+from diffdask.io.marks import remove_marks
+from diffdask.variables import VARIABLES
+from diffdask.version import __version__
+
+KIND = "diffdask results"
+
+_FILL = {"float": np.nan, "integer": 0, "boolean": False, "text": ""}
+
+
+def create_results(path: str | Path, *, frames: str | Path) -> None:
+    """Make an empty results store beside a frames store, or check that an existing one belongs to it.
+
+    Raises
+    ------
+    BadStore
+        If something else lies at ``path``, or results of other frames.
+    """
+    path, frames = Path(path), Path(frames).resolve()
+    if path.exists():
+        if frames_path(path).resolve() != frames:
+            raise BadStore(
+                f"'{path}' holds results of '{frames_path(path)}', not of '{frames}'; choose another --results"
+            )
+        return
+    group = zarr.open_group(str(path), mode="w-", zarr_format=3)
+    group.attrs.update(
+        kind=KIND,
+        version=__version__,
+        frames=str(frames),
+        frames_relative=os.path.relpath(frames, path.resolve().parent),
+    )
+
+
+def frames_path(path: str | Path) -> Path:
+    """Where the frames are that results were made from.
+
+    The path recorded at creation, or the same place relative to the results if
+    both were moved together.
+    """
+    attributes = _open_root(path).attrs
+    recorded = Path(str(attributes["frames"]))
+    if recorded.exists():
+        return recorded
+    moved = Path(path).resolve().parent / str(attributes["frames_relative"])
+    if moved.exists():
+        return moved
+    raise BadStore(
+        f"the frames of '{path}' are neither at '{recorded}' nor at '{moved}'; put them back to either place"
+    )
+
+
+def start_group(
+    path: str | Path,
+    group: str,
+    *,
+    sizes: dict[str, int],
+    names: tuple[str, ...],
+    block: int,
+    parameters: dict[str, Any],
+    constants: xr.Dataset | None = None,
+) -> None:
+    """Make a group's arrays, grow them to new sizes, or check that they were made alike.
+
+    Parameters
+    ----------
+    path, group
+        The store and the group in it.
+    sizes
+        Size of every dim.
+    names
+        Variables that blocks will fill; their first dim is the one that is chunked.
+    block
+        Frames (or hits) a chunk.
+    parameters
+        What made the group; JSON-able. A group of other parameters is refused.
+    constants
+        Variables without that dim, such as ``ring_q``: written at once.
+
+    Raises
+    ------
+    BadStore
+        If the group exists and was made with other parameters.
+    """
+    root = _open_root(path, mode="r+")
+    if group in root and "parameters" in root[group].attrs:  # its stamp comes last: without one it is half made
+        stamp_of(path, group, parameters)
+        for name in names:
+            array = cast(zarr.Array, root[f"{group}/{name}"])
+            array.resize((sizes[VARIABLES[name].dims[0]], *array.shape[1:]))
+        root[group].attrs["complete"] = False
+        return
+    remove_group(path, group)
+    made = root.create_group(group)
+    for name in names:
+        _create_array(made, name, sizes, block)
+    if constants is not None:
+        _write_whole(made, constants)
+    made.attrs.update({**stamp_of(path, group, parameters), "complete": False})
+
+
+def stamp_of(path: str | Path, group: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Give what marks a group as made with these parameters by this version.
+
+    Raises
+    ------
+    BadStore
+        If the group is there and bears another stamp.
+    """
+    stamp = {"parameters": json.loads(json.dumps(parameters)), "version": __version__}
+    root = _open_root(path)
+    if group in root and "parameters" in root[group].attrs:
+        _check_stamp(path, group, dict(root[group].attrs), stamp)
+    return stamp
+
+
+def write_rows(path: str | Path, group: str, start: int, dataset: xr.Dataset) -> None:
+    """Write a Dataset's variables into rows ``start`` onwards of a group."""
+    target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
+    for name, variable in dataset.data_vars.items():
+        target[str(name)][start : start + variable.shape[0]] = _as_stored(variable.values)  # type: ignore[index]
+
+
+def finish_group(path: str | Path, group: str, **attributes: Any) -> None:
+    """Say that a group is whole."""
+    target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
+    target.attrs.update(attributes)
+    target.attrs["complete"] = True
+
+
+def replace_group(path: str | Path, group: str, dataset: xr.Dataset, attributes: dict[str, Any]) -> None:
+    """Write a small group at once, in place of an earlier one."""
+    remove_group(path, group)
+    made = _open_root(path, mode="r+").create_group(group)
+    _write_whole(made, dataset)
+    made.attrs.update({"version": __version__, **json.loads(json.dumps(attributes))})
+    made.attrs["complete"] = True
+
+
+def remove_group(path: str | Path, group: str) -> None:
+    """Delete a group and its marks, if there: this is how a step is undone."""
+    remove_marks(path, group)
+    shutil.rmtree(Path(path) / group, ignore_errors=True)
+
+
+def open_screen(path: str | Path) -> xr.Dataset:
+    """Columns and ring profiles of all frames, dims ``frame`` and ``ring``; :class:`BadStore` if not finished."""
+    return _open_group(path, "screen", f"run: diffdask screen FRAMES --results {path}")
+
+
+def open_hits(path: str | Path) -> xr.Dataset:
+    """Polar residuals and features of the hits, dim ``hit``; raises :class:`BadStore` if not there."""
+    return _open_group(path, "hits", f"run: diffdask screen FRAMES --results {path}")
+
+
+def open_features(path: str | Path) -> xr.Dataset:
+    """Cleaned residuals and features of the hits, dim ``hit``; raises :class:`BadStore` if not there."""
+    return _open_group(path, "features", f"run: diffdask screen FRAMES --results {path}")
+
+
+def open_scores(path: str | Path) -> xr.Dataset | None:
+    """Scores and ranks, dim ``frame``; None if nothing was ranked yet."""
+    if "scores" not in _open_root(path):
+        return None
+    return _open_group(path, "scores", f"run: diffdask rank {path} --ranker RANKER")
+
+
+def open_group(path: str | Path, group: str) -> xr.Dataset | None:
+    """Any finished group of a results store, or None if it is not there."""
+    root = _open_root(path)
+    if group not in root or not root[group].attrs.get("complete"):
+        return None
+    return _opened(path, group)
+
+
+def _open_root(path: str | Path, mode: str = "r") -> zarr.Group:
+    if not (Path(path) / "zarr.json").is_file():
+        raise BadStore(f"no results at '{path}'; make them with: diffdask screen FRAMES --results {path}")
+    root = zarr.open_group(str(path), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
+    if root.attrs.get("kind") != KIND:
+        raise BadStore(f"'{path}' is a Zarr store of kind {root.attrs.get('kind')!r}, expected {KIND!r}")
+    return root
+
+
+def _open_group(path: str | Path, group: str, next_step: str) -> xr.Dataset:
+    root = _open_root(path)
+    if group not in root:
+        raise BadStore(f"'{path}' has no '{group}' yet; {next_step}")
+    if not root[group].attrs.get("complete"):
+        raise BadStore(f"'{group}' of '{path}' is not finished; {next_step} (it goes on where it stopped)")
+    return _opened(path, group)
+
+
+def _opened(path: str | Path, group: str) -> xr.Dataset:
+    return xr.open_zarr(str(path), group=group, consolidated=False, chunks=None)
+
+
+def _check_stamp(path: str | Path, group: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    before, now = found.get("parameters", {}), wanted["parameters"]
+    changed = [
+        f"{key}: {before.get(key)!r} there, {now.get(key)!r} asked"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+    if found.get("version") != wanted["version"]:
+        changed.append(f"version: {found.get('version')} there, {wanted['version']} now")
+    if changed:
+        raise BadStore(
+            f"'{group}' of '{path}' was made with other parameters ({'; '.join(changed)}); "
+            "give --overwrite to make it anew, or another --results"
+        )
+
+
+def _create_array(group: zarr.Group, name: str, sizes: dict[str, int], block: int) -> zarr.Array:
+    declared = VARIABLES[name]
+    shape = tuple(sizes[dim] for dim in declared.dims)
+    # a chunk is a block even where there are fewer rows: groups grow, and no two blocks may share a chunk
+    chunks = (block or max(shape[0], 1), *(max(size, 1) for size in shape[1:]))
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype=_stored_dtype(name),
+        fill_value=_FILL[declared.kind],
+        dimension_names=declared.dims,
+        attributes={"units": declared.units, "meaning": declared.meaning},
+    )
+
+
+def _write_whole(group: zarr.Group, dataset: xr.Dataset) -> None:
+    sizes = {str(name): size for name, size in dataset.sizes.items()}
+    for name, variable in dataset.variables.items():  # not only data_vars: an azimuth is a coordinate
+        _create_array(group, str(name), sizes, 0)[...] = _as_stored(variable.values)
+
+
+def _stored_dtype(name: str) -> Any:
+    kind = VARIABLES[name].kind
+    if kind == "float":
+        return np.float64 if VARIABLES[name].dims == ("frame",) or name.endswith("_q") else np.float32
+    if kind == "integer":
+        return np.int32 if "setting" in VARIABLES[name].dims else np.int64
+    return {"boolean": np.bool_, "text": str}[kind]
+
+
+def _as_stored(values: np.ndarray) -> np.ndarray:
+    return values.astype(object) if values.dtype.kind in "UO" else values

@@ -1,0 +1,1 @@
+"""Mathematics of one frame or one pair, on bare arrays; NumPy and Numba only."""

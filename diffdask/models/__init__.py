@@ -1,0 +1,1 @@
+"""What is fitted: estimators on arrays, in the manner of scikit-learn."""

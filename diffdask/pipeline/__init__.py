@@ -1,0 +1,1 @@
+"""The verbs that compute and write: one file per verb."""

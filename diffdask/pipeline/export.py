@@ -1,0 +1,68 @@
+"""The verb ``export``: the best frames, back to files that other programs read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffdask.errors import BadParameter, MissingVariable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SUFFIXES = (".lst", ".cxi")
+
+
+def export(
+    results: str | Path,
+    *,
+    top: int = 500,
+    to: str | Path,
+    frames: str | Path | None = None,
+) -> Path:
+    """Write the frames of the highest scores for other programs.
+
+    Parameters
+    ----------
+    results
+        The results store, ranked.
+    top
+        How many frames, by rank; fewer where fewer have one.
+    to
+        ``.lst`` for CrystFEL's event list (source files are named, not
+        copied), ``.cxi`` for a CXI file with these frames in it.
+    frames
+        Frames store to take the pixels from; None for the one of the results.
+
+    Returns
+    -------
+    pathlib.Path
+        The file written.
+
+    Raises
+    ------
+    BadParameter
+        If the suffix is neither, or ``top`` is less than 1.
+    MissingVariable
+        If no frame has a rank.
+    """
+    from diffdask.catalogue import catalogue_table
+    from diffdask.io.picks import write_cxi_subset, write_event_list
+    from diffdask.io.results_store import frames_path
+
+    to = Path(to)
+    if to.suffix not in _SUFFIXES:
+        raise BadParameter(f"'{to}' must end in {' or '.join(_SUFFIXES)}: event list, or CXI file with the frames")
+    picks = choose_top(catalogue_table(results), top)
+    if to.suffix == ".lst":
+        return write_event_list(picks, to)
+    return write_cxi_subset(picks, Path(frames) if frames is not None else frames_path(results), to)
+
+
+def choose_top(table: pd.DataFrame, top: int) -> pd.DataFrame:
+    """Rows of ranks 1 to ``top``, best first; the index stays the frame's number."""
+    if top < 1:
+        raise BadParameter(f"top must be at least 1, got {top}")
+    if "frame_rank" not in table or not (table["frame_rank"] > 0).any():
+        raise MissingVariable("no frame has a rank yet; run: diffdask rank RESULTS --ranker RANKER")
+    return table[(table["frame_rank"] > 0) & (table["frame_rank"] <= top)].sort_values("frame_rank", kind="stable")

@@ -1,0 +1,115 @@
+"""The groups ``hits`` and ``features``: what is done with hits only."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from diffdask.io.frames_store import take_frames
+from diffdask.io.marks import mark_block, marked_blocks
+from diffdask.io.results_store import (
+    finish_group,
+    open_group,
+    open_hits,
+    open_screen,
+    remove_group,
+    replace_group,
+    start_group,
+    write_rows,
+)
+from diffdask.models.hits import HitFinder
+from diffdask.models.nuisance import NuisanceComponents
+from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.layout import load_layout, with_layout
+from diffdask.planning import Block, blocks_of
+from diffdask.steps.azimuthal import find_azimuthal_features
+from diffdask.steps.polar import describe_polar_rings, find_polar_residual
+from diffdask.steps.screening import screening_parameters
+from diffdask.variables import wrap
+
+#: Hits a block: read one by one, so that a block costs about what a block of frames costs.
+_BLOCK_HITS = 32
+
+
+def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
+    """Write ``frame_is_hit`` for all frames, now that it is known what is usual."""
+    screened = open_screen(results)
+    seen = (screened.frame_peak_count.values, screened.frame_diffuse_excess.values, columns.run.values)
+    finder = HitFinder(min_peaks=how["min_peaks"], min_excess=how["min_excess"]).fit(*seen)
+    write_rows(results, "screen", 0, wrap(frame_is_hit=finder.predict(*seen)))
+
+
+def average_hits(
+    client: Any, frames: Path, results: Path, parameters: dict[str, dict[str, Any]], *, progress: bool
+) -> None:
+    """Average the residual of all hits over polar bins, block by block."""
+    layout, _ = load_layout(results)
+    numbers = np.flatnonzero(open_screen(results).frame_is_hit.values)
+    polar = {name: parameters["hits"][name] for name in ("polar_ring_count", "bin_pixels")}
+    start_group(
+        results,
+        "hits",
+        sizes={"hit": numbers.size, "polar_ring": polar["polar_ring_count"], "azimuth": layout.sizes["azimuth"]},
+        names=("hit_frame", "polar_residual", "polar_noise"),
+        block=_BLOCK_HITS,
+        parameters=parameters["hits"],
+        constants=describe_polar_rings(layout, **polar),
+    )
+    task = functools.partial(
+        _average_block, frames=absolute(frames), results=absolute(results), screening=parameters["screen"], polar=polar
+    )
+    done = _still_true(results, numbers)
+    run_marked(client, task, blocks_of(numbers.size, _BLOCK_HITS), done, what="hits", unit="hit", progress=progress)
+    finish_group(results, "hits")
+
+
+def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
+    """Clean the hits of what they share, and find their azimuthal features."""
+    hits = open_hits(results)
+    made = open_group(results, "features")
+    if made is not None and np.array_equal(made.hit_frame.values, hits.hit_frame.values):
+        return
+    noise = hits.polar_noise.values
+    significance = np.divide(hits.polar_residual.values, noise, out=np.full(noise.shape, np.nan), where=noise > 0)
+    model = NuisanceComponents(component_count=how["component_count"], seed=how["seed"])
+    cleaned = wrap(
+        cleaned_residual=model.fit_transform(significance, columns.run.values[hits.hit_frame.values]),
+        polar_ring_q=hits.polar_ring_q.values,
+        polar_coverage=hits.polar_coverage.values,
+    )
+    found = find_azimuthal_features(cleaned, ring_groups=how["ring_groups"], feature_q_min=how["feature_q_min"])
+    kept = wrap(
+        hit_frame=hits.hit_frame.values,
+        cleaned_residual=cleaned.cleaned_residual,
+        nuisance_component=model.components_.reshape(-1, *significance.shape[1:]),
+    )
+    remove_group(results, "scores")
+    replace_group(results, "features", found.merge(kept), {"parameters": how})
+
+
+def _average_block(
+    block: Block, *, frames: str, results: str, screening: dict[str, Any], polar: dict[str, Any]
+) -> None:
+    """Read single hits, average their residual over polar bins, write and mark."""
+    layout, pixels = load_layout(results)
+    numbers = np.flatnonzero(open_screen(results).frame_is_hit.values)[slice(*block)]
+    ds = with_layout(take_frames(frames, numbers.tolist()), layout, numbers)
+    found = find_polar_residual(ds, how=screening_parameters(**screening), pixels=pixels, **polar)
+    rows = found[["polar_residual", "polar_noise"]].merge(wrap(hit_frame=numbers))
+    write_rows(results, "hits", block[0], rows)
+    mark_block(results, "hits", block)
+
+
+def _still_true(results: Path, numbers: np.ndarray) -> set[Block]:
+    """Marked blocks whose hits are still the same: frames added since can change what is usual, and so the hits."""
+    group = xr.open_zarr(str(results), group="hits", consolidated=False, chunks=None)
+    stored = group.hit_frame.values
+    return {
+        block
+        for block in marked_blocks(results, "hits")
+        if block[1] <= numbers.size and np.array_equal(stored[slice(*block)], numbers[slice(*block)])
+    }

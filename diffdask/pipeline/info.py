@@ -1,0 +1,103 @@
+"""The verb ``info``: what a store holds and what made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from diffdask.errors import BadStore
+from diffdask.io import frames_store, ranker_store, results_store
+
+
+def info(store: str | Path) -> dict[str, Any]:
+    """Describe a frames store, a results store or a ranker.
+
+    Parameters
+    ----------
+    store
+        The Zarr store.
+
+    Returns
+    -------
+    dict
+        Kind, version, counts and parameters; JSON-able.
+
+    Raises
+    ------
+    BadStore
+        If ``store`` is none of these.
+    """
+    if not (Path(store) / "zarr.json").is_file():
+        raise BadStore(f"no Zarr store at '{store}'")
+    attributes: dict[str, Any] = dict(zarr.open_group(str(store), mode="r", use_consolidated=False).attrs)
+    kind = attributes.get("kind")
+    describe = {
+        frames_store.KIND: _describe_frames,
+        results_store.KIND: _describe_results,
+        ranker_store.KIND: _describe_ranker,
+    }.get(str(kind))
+    if describe is None:
+        raise BadStore(f"'{store}' is a Zarr store of kind {kind!r}, and none of diffdask's")
+    return {"store": str(store), "kind": kind, "version": attributes.get("version"), **describe(store, attributes)}
+
+
+def _describe_frames(store: str | Path, attributes: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "complete": attributes["complete"],
+        "codec": attributes["codec"],
+        "frames in a shard": attributes["block_frames"],
+        "sources": [source["path"] for source in attributes["sources"]],
+    }
+    if not attributes["complete"]:
+        return described
+    frames = frames_store.open_frames(store)
+    energy, length = frames.photon_energy.values, frames.camera_length.values
+    return {
+        **described,
+        "frames": frames.sizes["frame"],
+        "runs": _counts(frames.run.values),
+        "panels": f"{frames.sizes['panel']} of {frames.sizes['ss']} x {frames.sizes['fs']} pixels",
+        "type": str(frames.adu.dtype),
+        "good pixels": int(frames.pixel_is_good.values.sum()),
+        "photon energy, eV": _range(energy),
+        "camera length, m": _range(length),
+        "indexed frames": int(np.isfinite(frames.orientation.values).all(axis=(1, 2)).sum()),
+        "status": _counts(frames.frame_status.values),
+    }
+
+
+def _describe_results(store: str | Path, attributes: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"frames store": str(results_store.frames_path(store))}
+    for group in ("layout", "screen", "hits", "features", "scores"):
+        made = results_store.open_group(store, group)
+        if made is None:
+            described[group] = "not made yet, or not finished"
+            continue
+        described[group] = {"sizes": {str(k): v for k, v in made.sizes.items()}, "parameters": made.attrs["parameters"]}
+        if group == "screen":
+            described[group]["hits"] = int(made.frame_is_hit.values.sum())
+            described[group]["status"] = _counts(made.frame_status.values)
+    return described
+
+
+def _describe_ranker(store: str | Path, attributes: dict[str, Any]) -> dict[str, Any]:
+    trained = ranker_store.load_ranker(store)
+    return {
+        "trained on": int(trained.frame_id.size),
+        "components": int(trained.ranker.components_.shape[0]),
+        "parameters": trained.parameters,
+        "features": trained.features,
+    }
+
+
+def _counts(values: np.ndarray) -> dict[str, int]:
+    names, counts = np.unique(values.astype(str), return_counts=True)
+    return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
+
+
+def _range(values: np.ndarray) -> str:
+    known = values[np.isfinite(values)]
+    return f"{known.min():.6g} to {known.max():.6g}" if known.size else "unknown"

@@ -1,0 +1,74 @@
+"""The group ``layout``: made once for a campaign, read once a process."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from diffdask.errors import BadStore
+from diffdask.io.results_store import open_group, replace_group
+from diffdask.pipeline.blocks import absolute
+from diffdask.pixels import PixelList, list_pixels
+from diffdask.steps.layout import group_settings, lay_out_rings
+
+
+def make_layout(results: Path, columns: xr.Dataset, parameters: dict[str, Any]) -> None:
+    """Lay out pixels for all settings; rings once chosen stay when frames are added.
+
+    Parameters
+    ----------
+    results
+        The results store.
+    columns
+        Geometry and columns of all frames.
+    parameters
+        Of :func:`lay_out_rings`.
+
+    Raises
+    ------
+    BadStore
+        If frames that were laid out before have got another energy, camera length or beam centre since.
+    """
+    settings, frame_setting = group_settings(
+        columns.camera_length.values, columns.photon_energy.values, columns.run.values, columns.detector_shift.values
+    )
+    wanted = np.array(settings)[frame_setting]
+    made = open_group(results, "layout")
+    fixed = {}
+    if made is not None:
+        before = np.array(made.attrs["settings"])[made.frame_setting.values]
+        if before.shape == wanted.shape and np.allclose(before, wanted, rtol=1e-6, atol=1e-9):
+            return
+        if len(before) > len(wanted) or not np.allclose(before, wanted[: len(before)], rtol=1e-3, atol=2.5e-5):
+            raise BadStore(
+                f"photon energy, camera length or beam centre of frames changed since '{results}' was made "
+                "(a stream ingested later?); choose another --results to make them anew"
+            )
+        fixed = dict(zip(("q_min", "q_max"), made.attrs["q_range"], strict=True))
+    layout = lay_out_rings(columns, **{**parameters, **fixed})
+    stamp = {"parameters": parameters, "settings": settings, "q_range": layout.attrs["q_range"]}
+    replace_group(results, "layout", layout, stamp)
+
+
+def load_layout(results: str | Path) -> tuple[xr.Dataset, tuple[PixelList, ...]]:
+    """Maps and pixel lists of a results store, read once a process until they change."""
+    stamp = (Path(results) / "layout" / "zarr.json").stat()
+    return _load_once(absolute(results), stamp.st_mtime_ns, stamp.st_ino)
+
+
+def with_layout(ds: xr.Dataset, layout: xr.Dataset, numbers: np.ndarray) -> xr.Dataset:
+    """Join frames, of these numbers in ingest order, with the maps."""
+    return ds.merge(layout.drop_vars("frame_setting")).merge(layout[["frame_setting"]].isel(frame=numbers))
+
+
+@functools.lru_cache(maxsize=2)
+def _load_once(results: str, changed: int, inode: int) -> tuple[xr.Dataset, tuple[PixelList, ...]]:
+    made = open_group(results, "layout")
+    if made is None:
+        raise BadStore(f"'{results}' has no layout; run: diffdask screen FRAMES --results {results}")
+    made = made.load()
+    return made, list_pixels(made)

@@ -1,0 +1,172 @@
+"""The verb ``run``: a whole analysis from one job file."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import time
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from diffdask.cluster import connect
+from diffdask.errors import BadJob, nearest
+from diffdask.verbs import VERBS, verb
+from diffdask.version import __version__
+
+_log = logging.getLogger(__name__)
+
+#: Verbs a job may have, in the order in which they are done.
+JOB_VERBS = ("simulate", "ingest", "screen", "train", "rank", "evaluate", "report", "catalogue", "export")
+
+#: Verbs that compute on the cluster; the others work on what is small by then.
+_ON_CLUSTER = ("simulate", "ingest", "screen")
+
+
+def run(job: str | Path, *, on: Any = None, folder: str | Path | None = None, progress: bool = True) -> dict[str, Any]:
+    """Do all that a job file says, in the order of an analysis.
+
+    A job is a TOML file with a section for each verb to be done; the keys of a
+    section are the verb's options. Where the verbs read and write is settled by
+    the job's ``folder``: ``frames.zarr``, ``results.zarr``, ``ranker.zarr``,
+    ``report/``, ``catalogue.parquet``, ``picks.lst`` and ``job.json`` in it.
+    Running a job again goes on where it stopped.
+
+    Parameters
+    ----------
+    job
+        The job file.
+    on
+        Where to run: "laptop", a scheduler's address, or a file of deploy/.
+    folder
+        In place of the job's own ``folder``.
+    progress
+        Show bars on the terminal.
+
+    Returns
+    -------
+    dict
+        What each verb gave, JSON-able; also written to ``job.json``.
+
+    Raises
+    ------
+    BadJob
+        If the file is no TOML, or has a verb or an option that is not known.
+    """
+    sections = read_job(job)
+    where = Path(folder if folder is not None else sections.pop("folder", "."))
+    sections.pop("folder", None)
+    where.mkdir(parents=True, exist_ok=True)
+    calls = plan_calls(sections, where)
+    made: dict[str, Any] = {
+        "job": str(job),
+        "version": __version__,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "verbs": {},
+    }
+    needs_cluster = [name for name in calls if name in _ON_CLUSTER]
+    if needs_cluster:
+        with connect(on) as client:
+            if client.dashboard_link:
+                _log.info("dashboard: %s", client.dashboard_link)
+            for name in needs_cluster:
+                made["verbs"][name] = _call(name, {**calls[name], "on": client, "progress": progress})
+    for name in calls:
+        if name not in _ON_CLUSTER:
+            made["verbs"][name] = _call(name, calls[name])
+    (where / "job.json").write_text(json.dumps(made, indent=2, default=str) + "\n")
+    return made
+
+
+def read_job(path: str | Path) -> dict[str, Any]:
+    """Read a job file and check all its keys.
+
+    Raises
+    ------
+    BadJob
+        If the file is absent or no TOML, or a key is not known.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadJob(f"no job at '{path}'; jobs/ of the project holds examples")
+    try:
+        job = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise BadJob(f"'{path}' is not valid TOML: {error}") from error
+    for key, section in job.items():
+        if key == "folder":
+            continue
+        if key not in JOB_VERBS:
+            raise BadJob(f"'{path}': unknown section '{key}'; {nearest(key, ('folder', *JOB_VERBS))}")
+        if not isinstance(section, dict):
+            raise BadJob(f"'{path}': '{key}' is a section: write [{key}]")
+        known = job_keys(key)
+        for option in section:
+            if option not in known:
+                raise BadJob(f"'{path}': [{key}] has no option '{option}'; {nearest(option, known)}")
+    return job
+
+
+def job_keys(name: str) -> tuple[str, ...]:
+    """Options that a verb's section may have: what it works on and all its options, but not where it runs."""
+    return tuple(p for p in inspect.signature(verb(name)).parameters if p not in ("on", "progress"))
+
+
+def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """Fill in where verbs read and write; what a section says itself wins.
+
+    Parameters
+    ----------
+    sections
+        Verb to options.
+    folder
+        Of the job.
+
+    Returns
+    -------
+    dict
+        Verb to all its arguments, in the order of an analysis.
+    """
+    simulated = folder / "simulated"
+    labels = {"labels": str(simulated / "labels.csv")} if "simulate" in sections else {}
+    results = str(folder / "results.zarr")
+    defaults: dict[str, dict[str, Any]] = {
+        "simulate": {"to": str(simulated)},
+        "ingest": {"to": str(folder / "frames.zarr")},
+        "screen": {"frames": str(folder / "frames.zarr"), "results": results},
+        "train": {"results": results, "to": str(folder / "ranker.zarr"), **labels},
+        "rank": {"results": results, "ranker": str(folder / "ranker.zarr")},
+        "evaluate": {"results": results, **labels},
+        "report": {"results": results, "to": str(folder / "report"), **labels},
+        "catalogue": {"results": results, "to": str(folder / "catalogue.parquet")},
+        "export": {"results": results, "to": str(folder / "picks.lst")},
+    }
+    if "simulate" in sections:
+        defaults["ingest"] |= {
+            "sources": str(simulated / "r*.cxi"),
+            "geometry": str(simulated / "campaign.geom"),
+            "stream": str(simulated / "campaign.stream"),
+        }
+    calls = {name: {**defaults[name], **sections[name]} for name in JOB_VERBS if name in sections}
+    for name, arguments in calls.items():
+        missing = [
+            p.name
+            for p in inspect.signature(verb(name)).parameters.values()
+            if p.default is inspect.Parameter.empty and p.name not in arguments
+        ]
+        if missing:
+            raise BadJob(f"[{name}] lacks {', '.join(missing)}")
+    return calls
+
+
+def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    _log.info("%s: %s", name, VERBS[name].sentence)
+    started = time.perf_counter()
+    function = verb(name)
+    first, *_ = inspect.signature(function).parameters
+    options = {key: value for key, value in arguments.items() if key != first}
+    given = function(arguments[first], **options)
+    told = {key: value for key, value in arguments.items() if key not in ("on", "progress")}
+    return {"arguments": told, "seconds": round(time.perf_counter() - started, 3), "gave": given}

@@ -1,0 +1,250 @@
+"""The verb ``screen``: every frame once, then the hits.
+
+Four groups of the results store are made, each from the one before: ``layout``
+(pixels), ``screen`` (frames, block by block), ``hits`` (polar residuals, block
+by block) and ``features``. A group is kept while its parameters stay the same.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdask.cluster import connect
+from diffdask.errors import BadStore
+from diffdask.io.frames_store import frames_attributes, open_frames, read_frame_block
+from diffdask.io.marks import mark_block, marked_blocks
+from diffdask.io.results_store import create_results, finish_group, remove_group, stamp_of, start_group, write_rows
+from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.hits import average_hits, decide_hits, find_features
+from diffdask.pipeline.layout import load_layout, make_layout, with_layout
+from diffdask.planning import Block, blocks_of
+from diffdask.steps.azimuthal import group_seen_rings
+from diffdask.steps.polar import describe_polar_rings, group_rings
+from diffdask.steps.screening import screen_frames, screening_parameters
+
+#: Groups in the order in which they are made; undoing one undoes those after it.
+GROUPS = ("layout", "screen", "hits", "features", "scores")
+
+Parameters = dict[str, dict[str, Any]]
+
+_SCREEN_VARIABLES = (
+    "frame_is_hit",
+    "frame_peak_count",
+    "frame_peak_intensity",
+    "frame_background",
+    "frame_anisotropy",
+    "frame_diffuse_excess",
+    "frame_status",
+    "background_profile",
+    "ring_anisotropy",
+)
+
+
+def screen(
+    frames: str | Path,
+    *,
+    results: str | Path,
+    ring_count: int = 480,
+    azimuth_count: int = 72,
+    q_min: float = 0.0,
+    q_max: float = 0.0,
+    polarisation_fraction: float = 0.98,
+    polarisation_angle: float = 0.0,
+    wide_columns: str = "leave-out",
+    min_peaks: int = 5,
+    min_excess: float = 6.0,
+    window_q_min: float = 0.0,
+    window_q_max: float = 0.0,
+    common_mode: str = "zero-peak",
+    clip_low: float = 5.0,
+    clip_high: float = 5.0,
+    clip_passes: int = 3,
+    snr: float = 6.0,
+    threshold: float = 5.0,
+    min_pixels: int = 2,
+    max_pixels: int = 30,
+    radius: int = 4,
+    polar_ring_count: int = 60,
+    bin_pixels: int = 10,
+    component_count: int = 16,
+    ring_groups: int = 4,
+    feature_q_min: float = 0.5,
+    seed: int = 0,
+    overwrite: bool = False,
+    on: Any = None,
+    progress: bool = True,
+) -> Path:
+    """Find hits, background and anisotropy of every frame, and the features of the hits.
+
+    Running it again goes on where it stopped; frames ingested since are added.
+
+    Parameters
+    ----------
+    frames
+        The frames store.
+    results
+        The results store, new or to be gone on with.
+    ring_count
+        Rings of the background, equal in q.
+    azimuth_count
+        Azimuthal bins.
+    q_min, q_max
+        Range of the rings, 1/angstrom; 0 for what the detector covers.
+    polarisation_fraction
+        Degree of linear polarisation of the beam, -1 to 1.
+    polarisation_angle
+        Direction of the polarisation from +x, degrees: 0 horizontal (LCLS before Run 18), 90 vertical.
+    wide_columns
+        CSPAD's wide pixels: "leave-out", or "divide" by their area.
+    min_peaks
+        Bragg peaks that make a frame a hit.
+    min_excess
+        Diffuse excess that makes a frame a hit even without peaks: robust standard deviations above the frames
+        of its run without peaks.
+    window_q_min, window_q_max
+        Rings whose median makes background level and anisotropy, 1/angstrom; 0 for all.
+    common_mode
+        "zero-peak": each panel's offset from its pixels that caught no photon; "none": already taken out.
+    clip_low, clip_high, clip_passes
+        Sigma clipping of a ring: standard deviations below and above its mean, and passes.
+    snr
+        Signal-to-noise ratio of a peak, against its ring and against its neighbourhood.
+    threshold
+        Photons above the ring mean that each pixel of a peak has.
+    min_pixels, max_pixels
+        Size of a peak.
+    radius
+        Half side of a peak's neighbourhood, pixels.
+    polar_ring_count
+        Rings of the polar residual; divides ring_count.
+    bin_pixels
+        Fewest pixels of a polar bin.
+    component_count
+        Components of what hits share in the detector's frame that are taken out.
+    ring_groups
+        Groups of polar rings whose features are found one by one, beside all at once.
+    feature_q_min
+        Lowest q of the features, 1/angstrom.
+    seed
+        Of the folds in which the components are found.
+    overwrite
+        Throw away what was made with other parameters.
+    on
+        Where to run: "laptop", a scheduler's address, or a file of deploy/.
+    progress
+        Show bars on the terminal.
+
+    Returns
+    -------
+    pathlib.Path
+        The results store.
+
+    Raises
+    ------
+    BadStore
+        If the frames are unfinished, or results were made with other parameters.
+    BadParameter, BadGeometry
+        If a number makes no sense for these frames.
+    """
+    frames, results = Path(frames), Path(results)
+    group_rings(ring_count, polar_ring_count)
+    parameters: Parameters = {
+        "layout": {
+            "ring_count": ring_count,
+            "azimuth_count": azimuth_count,
+            "q_min": q_min,
+            "q_max": q_max,
+            "polarisation_fraction": polarisation_fraction,
+            "polarisation_angle": polarisation_angle,
+            "wide_columns": wide_columns,
+        },
+        "screen": {
+            "window_q_min": window_q_min,
+            "window_q_max": window_q_max,
+            "common_mode": common_mode,
+            "clip_low": clip_low,
+            "clip_high": clip_high,
+            "clip_passes": clip_passes,
+            "snr": snr,
+            "threshold": threshold,
+            "min_pixels": min_pixels,
+            "max_pixels": max_pixels,
+            "radius": radius,
+        },
+        "hits": {
+            "min_peaks": min_peaks,
+            "min_excess": min_excess,
+            "polar_ring_count": polar_ring_count,
+            "bin_pixels": bin_pixels,
+        },
+        "features": {
+            "component_count": component_count,
+            "ring_groups": ring_groups,
+            "feature_q_min": feature_q_min,
+            "seed": seed,
+        },
+    }
+    screening_parameters(**parameters["screen"])
+    create_results(results, frames=frames)
+    _check_parameters(results, parameters, overwrite=overwrite)
+    columns = open_frames(frames).drop_vars("adu")
+    make_layout(results, columns, parameters["layout"])
+    _check_rings(results, parameters)
+    with connect(on) as client:
+        _screen_frames(client, frames, results, parameters["screen"], progress=progress)
+        decide_hits(results, columns, parameters["hits"])
+        average_hits(client, frames, results, parameters, progress=progress)
+    find_features(results, columns, parameters["features"])
+    return results
+
+
+def _check_parameters(results: Path, parameters: Parameters, *, overwrite: bool) -> None:
+    """Refuse groups made with other parameters, or remove them and all that was made from them."""
+    for position, group in enumerate(GROUPS[:-1]):
+        try:
+            stamp_of(results, group, parameters[group])
+        except BadStore:
+            if not overwrite:
+                raise
+            for later in GROUPS[position:]:
+                remove_group(results, later)
+            return
+
+
+def _check_rings(results: Path, parameters: Parameters) -> None:
+    """Find out now, and not after hours, whether features can be found on these rings."""
+    layout, _ = load_layout(results)
+    hits, features = parameters["hits"], parameters["features"]
+    rings = describe_polar_rings(layout, polar_ring_count=hits["polar_ring_count"], bin_pixels=hits["bin_pixels"])
+    group_seen_rings(rings, ring_groups=features["ring_groups"], feature_q_min=features["feature_q_min"])
+
+
+def _screen_frames(client: Any, frames: Path, results: Path, how: dict[str, Any], *, progress: bool) -> None:
+    size = int(frames_attributes(frames)["block_frames"])
+    count = int(frames_attributes(frames)["frame_count"])
+    layout, _ = load_layout(results)
+    start_group(
+        results,
+        "screen",
+        sizes={"frame": count, "ring": layout.sizes["ring"]},
+        names=_SCREEN_VARIABLES,
+        block=size,
+        parameters=how,
+        constants=layout[["ring_q"]],
+    )
+    task = functools.partial(_screen_block, frames=absolute(frames), results=absolute(results), how=how)
+    done = marked_blocks(results, "screen")
+    run_marked(client, task, blocks_of(count, size), done, what="screen", unit="frame", progress=progress)
+    finish_group(results, "screen")
+
+
+def _screen_block(block: Block, *, frames: str, results: str, how: dict[str, Any]) -> None:
+    """Read, screen, write and mark one block of frames: what a worker does."""
+    layout, pixels = load_layout(results)
+    ds = with_layout(read_frame_block(frames, *block), layout, np.arange(*block))
+    write_rows(results, "screen", block[0], screen_frames(ds, pixels=pixels, **how))
+    mark_block(results, "screen", block)

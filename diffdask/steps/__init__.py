@@ -1,0 +1,1 @@
+"""From Dataset to Dataset: check, apply a kernel, wrap; lazy."""

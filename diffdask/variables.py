@@ -1,0 +1,202 @@
+"""Every variable that diffdask stores or passes on, declared once.
+
+A step checks its input with :func:`require` and stamps its output with
+:func:`wrap`; names, dims, units and meanings live here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from diffdask.errors import MissingVariable
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable: what it is called, along what it runs, and what it means."""
+
+    name: str
+    dims: tuple[str, ...]
+    kind: str  #: "integer", "float", "boolean", "text" or "number" (as recorded)
+    units: str  #: "1" where there is none
+    meaning: str
+    made_by: str  #: the verb or step a user calls to get it
+
+
+_FRAME = ("frame",)
+_IMAGE = ("panel", "ss", "fs")
+_MAP = ("setting", *_IMAGE)
+_POLAR = ("hit", "polar_ring", "azimuth")
+
+_DECLARED = (
+    # frames store -------------------------------------------------------------
+    Variable("adu", ("frame", *_IMAGE), "number", "ADU", "readout as recorded", "ingest"),
+    Variable("pixel_is_good", _IMAGE, "boolean", "1", "pixel may be used", "ingest"),
+    Variable("pixel_is_wide", _IMAGE, "boolean", "1", "pixel of a wide column of a CSPAD panel", "ingest"),
+    Variable("panel_name", ("panel",), "text", "1", "name in the geometry file", "ingest"),
+    Variable(
+        "panel_corner", ("panel", "xyz"), "float", "m", "corner of the first pixel; z from the camera length", "ingest"
+    ),
+    Variable("panel_ss_step", ("panel", "xyz"), "float", "m", "one pixel along slow-scan", "ingest"),
+    Variable("panel_fs_step", ("panel", "xyz"), "float", "m", "one pixel along fast-scan", "ingest"),
+    Variable("panel_adu_per_ev", ("panel",), "float", "ADU/eV", "gain; NaN where given per photon", "ingest"),
+    Variable("panel_adu_per_photon", ("panel",), "float", "ADU", "gain; NaN where given per eV", "ingest"),
+    Variable("frame_id", _FRAME, "text", "1", "unique over runs and never reused", "ingest"),
+    Variable("run", _FRAME, "integer", "1", "run number", "ingest"),
+    Variable("event", _FRAME, "text", "1", "event in its source file, as CrystFEL writes it", "ingest"),
+    Variable("source", _FRAME, "text", "1", "file the frame came from", "ingest"),
+    Variable("photon_energy", _FRAME, "float", "eV", "photon energy", "ingest"),
+    Variable("camera_length", _FRAME, "float", "m", "sample to detector: clen + coffset", "ingest"),
+    Variable(
+        "detector_shift",
+        ("frame", "xy"),
+        "float",
+        "m",
+        "shift of the detector found by indexing; NaN where not indexed",
+        "ingest",
+    ),
+    Variable(
+        "orientation",
+        ("frame", "reciprocal_axis", "xyz"),
+        "float",
+        "1/angstrom",
+        "a*, b*, c* in the laboratory; NaN where not indexed",
+        "ingest",
+    ),
+    Variable("lattice", _FRAME, "text", "1", "lattice type, centring and unique axis from indexing", "ingest"),
+    Variable("frame_status", _FRAME, "text", "1", "'ok', or why the frame could not be used", "ingest"),
+    # layout of a campaign's pixels ----------------------------------------------
+    Variable("frame_setting", _FRAME, "integer", "1", "which pixel layout serves the frame", "lay_out_rings"),
+    Variable("pixel_ring", _MAP, "integer", "1", "ring of the pixel; -1 where it must not be used", "lay_out_rings"),
+    Variable(
+        "pixel_correction", _MAP, "float", "1", "factor that takes out polarisation and solid angle", "lay_out_rings"
+    ),
+    Variable("ring_q", ("ring",), "float", "1/angstrom", "centre of the ring", "lay_out_rings"),
+    Variable("pixel_azimuth", _MAP, "integer", "1", "azimuthal bin of the pixel", "lay_out_rings"),
+    Variable("polar_ring_q", ("polar_ring",), "float", "1/angstrom", "centre of the polar ring", "find_polar_residual"),
+    Variable(
+        "azimuth", ("azimuth",), "float", "rad", "centre of the azimuthal bin, from +x towards +y", "lay_out_rings"
+    ),
+    # screen ------------------------------------------------------------------------
+    Variable(
+        "photons",
+        ("frame", *_IMAGE),
+        "float",
+        "photon",
+        "corrected intensity; NaN where the pixel is not used",
+        "count_photons",
+    ),
+    Variable(
+        "residual", ("frame", *_IMAGE), "float", "photon", "intensity less its isotropic part", "remove_background"
+    ),
+    Variable(
+        "background_profile",
+        ("frame", "ring"),
+        "float",
+        "photon",
+        "isotropic part: mean of the ring; NaN where too few pixels",
+        "screen",
+    ),
+    Variable(
+        "ring_anisotropy",
+        ("frame", "ring"),
+        "float",
+        "1",
+        "azimuthal variance less counting variance, over the squared mean",
+        "screen",
+    ),
+    Variable("frame_background", _FRAME, "float", "photon", "median ring mean", "screen"),
+    Variable("frame_anisotropy", _FRAME, "float", "1", "median of the anisotropy over rings", "screen"),
+    Variable(
+        "frame_diffuse_excess",
+        _FRAME,
+        "float",
+        "1",
+        "excess of coarse cells over counting noise, robust spread",
+        "screen",
+    ),
+    Variable("frame_peak_count", _FRAME, "integer", "1", "Bragg peaks found", "screen"),
+    Variable("frame_peak_intensity", _FRAME, "float", "photon", "mean intensity of the peaks", "screen"),
+    Variable("frame_is_hit", _FRAME, "boolean", "1", "enough peaks, or enough diffuse excess", "screen"),
+    # hits ----------------------------------------------------------------------------
+    Variable("hit_frame", ("hit",), "integer", "1", "number of the frame in ingest order", "hits"),
+    Variable("polar_residual", _POLAR, "float", "photon", "mean residual of the bin; NaN where too few pixels", "hits"),
+    Variable("polar_noise", _POLAR, "float", "photon", "counting noise of the bin's mean", "hits"),
+    Variable("polar_coverage", ("polar_ring",), "float", "1", "share of azimuths with enough usable pixels", "hits"),
+    Variable(
+        "nuisance_component",
+        ("component", "polar_ring", "azimuth"),
+        "float",
+        "1",
+        "what hits share in the detector's frame",
+        "clean",
+    ),
+    Variable(
+        "cleaned_residual",
+        _POLAR,
+        "float",
+        "1",
+        "polar residual over its noise, what the run shares taken out",
+        "clean",
+    ),
+    Variable(
+        "azimuthal_features",
+        ("hit", "feature"),
+        "float",
+        "1",
+        "azimuthal power and correlations that no rotation about the beam changes",
+        "hits",
+    ),
+    # scores --------------------------------------------------------------------------
+    Variable(
+        "frame_score",
+        _FRAME,
+        "float",
+        "1",
+        "the model's probability that the hit is diffuse; NaN for frames that are no hits",
+        "rank",
+    ),
+    Variable("frame_rank", _FRAME, "integer", "1", "1 for the highest score; 0 for frames without a score", "rank"),
+)
+
+VARIABLES: dict[str, Variable] = {variable.name: variable for variable in _DECLARED}
+
+STATUS_OK = "ok"
+
+LABELS = ("diffuse", "non-diffuse", "blank")
+
+
+def wrap(**arrays: Any) -> xr.Dataset:
+    """Make a Dataset of declared variables from bare arrays.
+
+    Parameters
+    ----------
+    **arrays
+        Variable name to array (NumPy or Dask), its axes in the declared order.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dims, units and meaning filled in; coordinates such as ``ring_q``
+        stay plain variables.
+    """
+    dataset = xr.Dataset()
+    for name, array in arrays.items():
+        declared = VARIABLES[name]
+        dataset[name] = xr.DataArray(
+            array, dims=declared.dims, attrs={"units": declared.units, "meaning": declared.meaning}
+        )
+    return dataset
+
+
+def require(dataset: xr.Dataset, *names: str) -> None:
+    """Raise :class:`MissingVariable`, naming what makes them, if variables are missing."""
+    missing = [VARIABLES[name] for name in names if name not in dataset]
+    if missing:
+        told = "; ".join(f"'{v.name}' {v.dims}, made by '{v.made_by}'" for v in missing)
+        raise MissingVariable(
+            f"the dataset lacks {told}. It has: {', '.join(map(str, dataset.variables)) or 'nothing'}"
+        )

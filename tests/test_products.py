@@ -174,7 +174,8 @@ def test_pictures_are_made_with_the_parameters_of_the_screen(campaign: Path, tmp
         results=tmp_path / "narrow.zarr",
         on="threads",
         progress=False,
-        q_max=0.5,
+        q_max=0.6,
+        azimuth_count=16,
         feature_q_min=0.0,
         **PARAMETERS,
     )

@@ -141,8 +141,8 @@ def open_root(path: str | Path, *, mode: str = "r") -> zarr.Group:
 
 
 def column_chunk(block_frames: int) -> int:
-    """Rows a chunk of a column: few files, and little to decode for a block."""
-    return align(4096, block_frames)
+    """Rows a chunk of a column: few files for a campaign, and little to decode for a block."""
+    return align(16384, block_frames)
 
 
 class _Opened:

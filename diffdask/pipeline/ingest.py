@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: Rows of the event column read at a time.
+_EVENTS_AT_ONCE = 65536
+
 
 @dataclass(frozen=True)
 class _NewFrames:
@@ -324,11 +327,13 @@ def _plans(root: zarr.Group, blocks: list[Block]) -> Iterator[BlockPlan]:
     kept = int(root.attrs["frame_count"])  # type: ignore[arg-type]
     segments = stored_segments(root)
     spans = [(segment.first, segment.first + segment.count) for segment in segments]
+    events, first = np.zeros(0, dtype=object), 0
     for block in blocks:
         fresh = (max(block[0], kept), block[1])
-        events = np.asarray(root["event"][fresh[0] : fresh[1]]).astype(object)  # type: ignore[index]
+        if not first <= fresh[0] <= fresh[1] <= first + len(events):
+            first = fresh[0]
+            events = np.asarray(root["event"][first : max(first + _EVENTS_AT_ONCE, fresh[1])]).astype(object)  # type: ignore[index]
         pieces = tuple(
-            (segments[number].path, tuple(events[a - fresh[0] : b - fresh[0]]))
-            for number, (a, b) in pieces_of(fresh, spans)
+            (segments[number].path, tuple(events[a - first : b - first])) for number, (a, b) in pieces_of(fresh, spans)
         )
         yield BlockPlan(block, kept, pieces)

@@ -1,7 +1,6 @@
 # make demo   set up and run a small campaign from frames to report
 # make test   set up and run all tests
 # make lint   style, imports, docstrings, types
-# make bench  timings against peers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -171,7 +171,7 @@ def read_docstring(function: Callable[..., Any]) -> dict[str, str]:
     """
     text = inspect.getdoc(function) or ""
     parts = re.split(r"\n\n?(\w+)\n-{3,}\n", text)
-    found = {"": parts[0]}
+    found = {"": parts[0].replace("``", "'")}
     for title, body in zip(parts[1::2], parts[2::2], strict=True):
         if title == "Parameters":
             for match in re.finditer(r"^(\w[\w, ]*)\n((?:[ ]{4}.*\n?|\n)+)", body, re.MULTILINE):

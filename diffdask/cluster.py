@@ -45,7 +45,7 @@ def connect(on: Any = None) -> Iterator[Any]:
     Raises
     ------
     BadJob
-        If the place is unknown or its file has an unknown key.
+        If the place is unknown, its file has an unknown key, or no scheduler answers.
     """
     import distributed
 
@@ -144,6 +144,8 @@ def read_place(path: str | Path) -> dict[str, Any]:
     for key in place:
         if key not in _LAPTOP:
             raise BadJob(f"'{path}': unknown key '{key}'; {nearest(key, _LAPTOP)}")
+        if not isinstance(place[key], type(_LAPTOP[key])):
+            raise BadJob(f"'{path}': {key} = {place[key]!r} must be like {_LAPTOP[key]!r}")
     return {**_LAPTOP, **place}
 
 
@@ -151,8 +153,15 @@ def _open_client(on: str, stack: contextlib.ExitStack) -> Any:
     import distributed
 
     if "://" in on:
-        return distributed.Client(on)
+        try:
+            return distributed.Client(on)
+        except (OSError, ValueError) as error:  # ValueError: a protocol that Dask does not know
+            raise BadJob(f"no scheduler answers at '{on}': {error}; is it running, and reachable from here?") from error
     if on == "threads":
+        import dask
+
+        # Dask would name the machine's own address, where nothing listens
+        stack.enter_context(dask.config.set({"distributed.dashboard.link": "{scheme}://127.0.0.1:{port}/status"}))
         size = {"processes": False, "n_workers": 1, "threads_per_worker": _cores(), "dashboard_address": _ANY_PORT}
     else:
         place = _LAPTOP if on == "laptop" else read_place(on)

@@ -69,20 +69,17 @@ def photons_per_adu(geometry: Geometry, photon_energy: np.ndarray) -> np.ndarray
     Returns
     -------
     numpy.ndarray
-        (frame, panel) photons per ADU, float32.
+        (frame, panel) photons per ADU, float32; NaN where a frame has no photon energy above 0.
 
     Raises
     ------
     BadGeometry
         If a panel has neither.
     """
-    per_photon = np.where(
-        np.isfinite(geometry.adu_per_ev),
-        geometry.adu_per_ev * np.asarray(photon_energy, dtype=float)[:, None],
-        geometry.adu_per_photon,
-    )
+    energy = np.asarray(photon_energy, dtype=float)[:, None]
+    per_photon = np.where(np.isfinite(geometry.adu_per_ev), geometry.adu_per_ev * energy, geometry.adu_per_photon)
     unknown = ~(np.isfinite(geometry.adu_per_ev) | np.isfinite(geometry.adu_per_photon))
     if unknown.any():
         name = geometry.panel_name[int(np.argmax(unknown))]
         raise BadGeometry(f"panel '{name}' has neither adu_per_eV nor adu_per_photon; add one to the geometry file")
-    return (1.0 / per_photon).astype(np.float32)
+    return np.divide(1.0, per_photon, out=np.full(per_photon.shape, np.nan), where=per_photon > 0).astype(np.float32)

@@ -122,17 +122,19 @@ _DECLARED = (
     Variable("frame_peak_intensity", _FRAME, "float", "photon", "mean intensity of the peaks", "screen"),
     Variable("frame_is_hit", _FRAME, "boolean", "1", "enough peaks, or enough diffuse excess", "screen"),
     # hits ----------------------------------------------------------------------------
-    Variable("hit_frame", ("hit",), "integer", "1", "number of the frame in ingest order", "hits"),
-    Variable("polar_residual", _POLAR, "float", "photon", "mean residual of the bin; NaN where too few pixels", "hits"),
-    Variable("polar_noise", _POLAR, "float", "photon", "counting noise of the bin's mean", "hits"),
-    Variable("polar_coverage", ("polar_ring",), "float", "1", "share of azimuths with enough usable pixels", "hits"),
+    Variable("hit_frame", ("hit",), "integer", "1", "number of the frame in ingest order", "screen"),
+    Variable(
+        "polar_residual", _POLAR, "float", "photon", "mean residual of the bin; NaN where too few pixels", "screen"
+    ),
+    Variable("polar_noise", _POLAR, "float", "photon", "counting noise of the bin's mean", "screen"),
+    Variable("polar_coverage", ("polar_ring",), "float", "1", "share of azimuths with enough usable pixels", "screen"),
     Variable(
         "nuisance_component",
         ("component", "polar_ring", "azimuth"),
         "float",
         "1",
         "what hits share in the detector's frame",
-        "clean",
+        "screen",
     ),
     Variable(
         "cleaned_residual",
@@ -140,7 +142,7 @@ _DECLARED = (
         "float",
         "1",
         "polar residual over its noise, what the run shares taken out",
-        "clean",
+        "screen",
     ),
     Variable(
         "azimuthal_features",
@@ -148,7 +150,7 @@ _DECLARED = (
         "float",
         "1",
         "azimuthal power and correlations that no rotation about the beam changes",
-        "hits",
+        "screen",
     ),
     # scores --------------------------------------------------------------------------
     Variable(

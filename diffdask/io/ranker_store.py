@@ -90,18 +90,31 @@ def load_ranker(path: str | Path) -> TrainedRanker:
             parameters=attributes["parameters"],
             features=attributes["features"],
         )
+        _check(trained)
     except (KeyError, TypeError, ValueError) as error:
         raise BadStore(f"the ranker at '{path}' is damaged ({error}); train it again") from error
+    return trained
+
+
+def _check(trained: TrainedRanker) -> None:
+    ranker = trained.ranker
     count, width = ranker.components_.shape
     if ranker.mean_.shape != (width,) or ranker.scale_.shape != (count,) or ranker.coefficient_.shape != (count,):
-        raise BadStore(f"the ranker at '{path}' is damaged (its arrays do not fit together); train it again")
-    return trained
+        raise ValueError("its arrays do not fit together")
+    if trained.score.ndim != 1 or trained.score.shape != trained.frame_id.shape:
+        raise ValueError("it has not one score for each frame it was trained on")
+    numbers = [*(getattr(ranker, name) for name in _ARRAYS), ranker.intercept_]
+    if not all(np.isfinite(values).all() for values in numbers) or not (ranker.scale_ > 0).all():
+        raise ValueError("some of its numbers are not finite, or a scale is not positive")
 
 
 def _open(path: Path) -> zarr.Group:
     if not (path / "zarr.json").is_file():
         raise BadStore(f"no ranker at '{path}'; make one with: diffdask train RESULTS --labels LABELS.csv --to {path}")
-    group = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    try:
+        group = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    except (ValueError, KeyError) as error:
+        raise BadStore(f"'{path}' is no Zarr group that can be read: {error}") from error
     if group.attrs.get("kind") != KIND:
         raise BadStore(f"'{path}' is a Zarr store of kind {group.attrs.get('kind')!r}, expected {KIND!r}")
     return group

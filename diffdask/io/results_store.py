@@ -1,8 +1,9 @@
 """The results store: a Zarr group for each step's outputs.
 
-``results.zarr`` holds ``screen`` (a row per frame), ``hits`` (a row per hit)
-and ``scores`` (a row per frame). A group carries the parameters, the version
-and the frames it was made from; a block of it counts only once it is marked.
+``results.zarr`` holds ``layout`` (maps of pixels), ``screen`` (a row per frame),
+``hits`` and ``features`` (a row per hit) and ``scores`` (a row per frame). A
+group carries the parameters and the version that made it; a block of it counts
+only once it is marked.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import xarray as xr
 import zarr
 
 from diffdask.errors import BadStore
+from diffdask.io.frames_store import frames_attributes
 from diffdask.io.marks import remove_marks
 from diffdask.variables import VARIABLES
 from diffdask.version import __version__
@@ -33,22 +35,29 @@ def create_results(path: str | Path, *, frames: str | Path) -> None:
     Raises
     ------
     BadStore
-        If something else lies at ``path``, or results of other frames.
+        If something else lies at ``path``, or results of other frames; if there are no frames.
     """
     path, frames = Path(path), Path(frames).resolve()
+    identity = frames_attributes(frames)["identity"]
     if path.exists():
         if frames_path(path).resolve() != frames:
             raise BadStore(
                 f"'{path}' holds results of '{frames_path(path)}', not of '{frames}'; choose another --results"
             )
+        if _open_root(path).attrs.get("frames_identity") != identity:
+            raise BadStore(
+                f"'{path}' holds results of a frames store that was at '{frames}' before, not of the one there now; "
+                "choose another --results"
+            )
         return
-    group = zarr.open_group(str(path), mode="w-", zarr_format=3)
-    group.attrs.update(
-        kind=KIND,
-        version=__version__,
-        frames=str(frames),
-        frames_relative=os.path.relpath(frames, path.resolve().parent),
-    )
+    attributes = {
+        "kind": KIND,
+        "version": __version__,
+        "frames": str(frames),
+        "frames_relative": os.path.relpath(frames, path.resolve().parent),
+        "frames_identity": identity,
+    }
+    zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=attributes)
 
 
 def frames_path(path: str | Path) -> Path:
@@ -148,12 +157,14 @@ def finish_group(path: str | Path, group: str, **attributes: Any) -> None:
 
 
 def replace_group(path: str | Path, group: str, dataset: xr.Dataset, attributes: dict[str, Any]) -> None:
-    """Write a small group at once, in place of an earlier one."""
-    remove_group(path, group)
-    made = _open_root(path, mode="r+").create_group(group)
+    """Write a small group at once, in place of an earlier one, which stays until the new one is whole."""
+    partial = f".{group}.partial"
+    remove_group(path, partial)
+    made = _open_root(path, mode="r+").create_group(partial)
     _write_whole(made, dataset)
-    made.attrs.update({"version": __version__, **json.loads(json.dumps(attributes))})
-    made.attrs["complete"] = True
+    made.attrs.update({"version": __version__, **json.loads(json.dumps(attributes)), "complete": True})
+    remove_group(path, group)
+    (Path(path) / partial).rename(Path(path) / group)
 
 
 def remove_group(path: str | Path, group: str) -> None:
@@ -165,6 +176,11 @@ def remove_group(path: str | Path, group: str) -> None:
 def open_screen(path: str | Path) -> xr.Dataset:
     """Columns and ring profiles of all frames, dims ``frame`` and ``ring``; :class:`BadStore` if not finished."""
     return _open_group(path, "screen", f"run: diffdask screen FRAMES --results {path}")
+
+
+def open_unfinished(path: str | Path, group: str) -> xr.Dataset:
+    """A group that blocks are still written to; what is not marked means nothing."""
+    return _opened(path, group)
 
 
 def open_hits(path: str | Path) -> xr.Dataset:
@@ -195,7 +211,10 @@ def open_group(path: str | Path, group: str) -> xr.Dataset | None:
 def _open_root(path: str | Path, mode: str = "r") -> zarr.Group:
     if not (Path(path) / "zarr.json").is_file():
         raise BadStore(f"no results at '{path}'; make them with: diffdask screen FRAMES --results {path}")
-    root = zarr.open_group(str(path), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
+    try:
+        root = zarr.open_group(str(path), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
+    except (ValueError, KeyError) as error:  # an array, or metadata that are no JSON
+        raise BadStore(f"'{path}' is no Zarr group that can be read: {error}") from error
     if root.attrs.get("kind") != KIND:
         raise BadStore(f"'{path}' is a Zarr store of kind {root.attrs.get('kind')!r}, expected {KIND!r}")
     return root

@@ -36,13 +36,15 @@ def correlate_neighbours(values, ring_groups, ring_lag, azimuth_lag):
     return np.stack(means, axis=1)
 
 
-def find_angular_power(correlations, harmonics):
+def find_angular_power(correlations, bins, harmonics):
     """Azimuthal power of harmonics from azimuthal correlations, counting noise left out.
 
     Parameters
     ----------
     correlations : (..., lags) float
-        Correlation at azimuthal lags 1, 2, ... up to half the number of bins, an even number.
+        Correlation at azimuthal lags 1, 2, ... bins // 2.
+    bins : int
+        Azimuthal bins.
     harmonics : int
         Harmonics 1 to this.
 
@@ -52,7 +54,6 @@ def find_angular_power(correlations, harmonics):
         (..., harmonics): the cosine transform of the correlation without its
         value at lag zero, which is where all counting noise is.
     """
-    half = correlations.shape[-1]
-    lag = np.arange(1, half + 1)
-    weight = np.where(lag == half, 0.5, 1.0) / half
-    return correlations @ (weight[:, None] * np.cos(np.pi * lag[:, None] * np.arange(1, harmonics + 1) / half))
+    lag = np.arange(1, bins // 2 + 1)
+    weight = np.where(2 * lag == bins, 1.0, 2.0) / bins  # the lag of half a turn is its own mirror image
+    return correlations @ (weight[:, None] * np.cos(2 * np.pi * lag[:, None] * np.arange(1, harmonics + 1) / bins))

@@ -6,7 +6,7 @@ from diffdask.kernels.compilation import compiled
 
 
 @compiled
-def clip_rings(photons, pixel_ring, low, high, passes, min_pixels, mean, deviation, count):
+def clip_rings(photons, pixel_ring, low, high, floor, passes, min_pixels, mean, deviation, count):
     """Mean and standard deviation of every ring, outliers left out.
 
     In each pass a pixel counts if it lies within ``low`` standard deviations
@@ -22,6 +22,10 @@ def clip_rings(photons, pixel_ring, low, high, passes, min_pixels, mean, deviati
         Ring of each, 0 to r - 1.
     low, high : float
         Clipping limits in standard deviations.
+    floor : float
+        Photons; the upper limit is never nearer to the mean. In dark rings every
+        pixel that caught a photon lies many standard deviations above, and
+        clipping would take the background itself for outliers.
     passes : int
         Number of clipping passes; 0 gives the plain moments.
     min_pixels : int
@@ -60,6 +64,8 @@ def clip_rings(photons, pixel_ring, low, high, passes, min_pixels, mean, deviati
             mean[ring] = shift[ring] + off
             deviation[ring] = np.sqrt(max(second[ring] / count[ring] - off * off, 0.0))
             if turn < passes:
+                # where all pixels left read the same, the mean may be off by it and must not clip them all
+                rounding = 1e-12 * (abs(mean[ring]) + abs(shift[ring]))
                 shift[ring] = mean[ring]
-                lowest[ring] = mean[ring] - low * deviation[ring]
-                highest[ring] = mean[ring] + high * deviation[ring]
+                lowest[ring] = mean[ring] - low * deviation[ring] - rounding
+                highest[ring] = mean[ring] + max(high * deviation[ring], floor) + rounding

@@ -12,7 +12,9 @@ UNUSED, USABLE, CANDIDATE, TAKEN, EXCLUDED = 0, 1, 2, 3, 4
 
 
 @compiled
-def mark_candidates(photons, pixel_index, pixel_ring, mean, deviation, snr, threshold, state, image, candidates):
+def mark_candidates(
+    photons, pixel_index, pixel_ring, pixel_correction, mean, deviation, snr, threshold, state, image, candidates
+):
     """Lay usable pixels out as an image and list those bright against their ring.
 
     Parameters
@@ -21,6 +23,8 @@ def mark_candidates(photons, pixel_index, pixel_ring, mean, deviation, snr, thre
         Intensities of the usable pixels.
     pixel_index, pixel_ring : (n,) integer
         Place in the frame, and ring.
+    pixel_correction : (n,) float32
+        What one photon reads in the pixel.
     mean, deviation : (r,) float64
         Of the rings, clipped; NaN rings have no candidates.
     snr, threshold : float
@@ -28,7 +32,9 @@ def mark_candidates(photons, pixel_index, pixel_ring, mean, deviation, snr, thre
         than chance does as often as ``snr`` standard deviations of a normal
         distribution: counts are skew, so that the limit is
         snr * deviation + (snr^2 - 1) / 6 * quantum (Cornish-Fisher), the
-        quantum being deviation^2 / mean, what one photon reads in this ring.
+        quantum being deviation^2 / mean, what one photon reads in this ring, but
+        no more than the pixel's correction: in dark rings the deviation is that
+        of the readout, which is not skew.
     state : (p,) uint8
         Filled: USABLE or CANDIDATE where a pixel is usable, else UNUSED.
     image : (p,) float32
@@ -41,18 +47,21 @@ def mark_candidates(photons, pixel_index, pixel_ring, mean, deviation, snr, thre
     int
         Number of candidates.
     """
-    limit = np.empty(mean.size, dtype=np.float32)
+    normal = np.empty(mean.size, dtype=np.float32)
+    quantum = np.empty(mean.size, dtype=np.float32)
     level = np.empty(mean.size, dtype=np.float32)
     for ring in range(mean.size):
-        quantum = deviation[ring] ** 2 / mean[ring] if mean[ring] > 0.0 else 0.0
-        limit[ring] = max(snr * deviation[ring] + (snr * snr - 1.0) / 6.0 * quantum, threshold)
+        normal[ring] = snr * deviation[ring]
+        quantum[ring] = deviation[ring] ** 2 / mean[ring] if mean[ring] > 0.0 else np.inf
         level[ring] = mean[ring]
+    skew = np.float32(max((snr * snr - 1.0) / 6.0, 0.0))
     found = 0
     for i in range(photons.size):
         place = pixel_index[i]
-        off = photons[i] - level[pixel_ring[i]]
+        ring = pixel_ring[i]
+        off = photons[i] - level[ring]
         image[place] = off
-        if off > limit[pixel_ring[i]]:
+        if off > threshold and off > normal[ring] + skew * min(quantum[ring], pixel_correction[i]):
             state[place] = CANDIDATE
             candidates[found] = place
             found += 1

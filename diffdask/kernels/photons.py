@@ -24,12 +24,13 @@ def count_photons(adu, pixel_index, pixel_panel, pixel_correction, panel_offset,
     panel_gain : (k,) float32
         Photons per ADU of each panel.
     photons : (n,) float32
-        Filled with the corrected intensity; NaN stays NaN.
+        Filled with the corrected intensity; NaN where a reading is not finite.
     """
     for i in range(pixel_index.size):
         panel = pixel_panel[i]
         value = np.float32(adu[pixel_index[i]])
-        photons[i] = (value - panel_offset[panel]) * panel_gain[panel] * pixel_correction[i]
+        corrected = (value - panel_offset[panel]) * panel_gain[panel] * pixel_correction[i]
+        photons[i] = corrected if np.isfinite(corrected) else np.nan
 
 
 @compiled

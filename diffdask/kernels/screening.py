@@ -74,15 +74,18 @@ def sum_residual(adu, shape, pixels, gain, how, mean, first, second, count, peak
     count_photons(adu, pixels.place, pixels.panel, pixels.correction, offset, gain, photons)
     deviation = np.empty(mean.size)
     left = np.empty(mean.size, dtype=np.int64)
+    floor = 0.0  # so that faint peaks stand out of dark rings; their means are set right when recentred
     clip_rings(
-        photons, pixels.ring, how.clip_low, how.clip_high, how.clip_passes, how.ring_pixels, mean, deviation, left
-    )
+        photons, pixels.ring, how.clip_low, how.clip_high, floor, how.clip_passes, how.ring_pixels, mean, deviation,
+        left,
+    )  # fmt: skip
     state = np.zeros(adu.size, dtype=np.uint8)
     image = np.empty(adu.size, dtype=np.float32)
     candidates = np.empty(pixels.place.size, dtype=np.int32)
     found = mark_candidates(
-        photons, pixels.place, pixels.ring, mean, deviation, how.snr, how.threshold, state, image, candidates
-    )
+        photons, pixels.place, pixels.ring, pixels.correction, mean, deviation, how.snr, how.threshold, state, image,
+        candidates,
+    )  # fmt: skip
     candidates = candidates[:found]
     peak_count = join_candidates(
         candidates, shape, state, image, how.min_pixels, how.max_pixels, how.radius, how.snr, peaks

@@ -31,16 +31,18 @@ class HitFinder(BaseEstimator):
         Diffuse excess from which on a frame of the run is a hit. Runs with few
         frames without peaks take what all runs have; infinite where those are
         few too: then peaks alone decide.
+    overall_limit_ : float
+        The same of all runs, for runs that were not seen.
     """
 
-    def __init__(self, min_peaks: int = 15, min_excess: float = 6.0) -> None:
+    def __init__(self, min_peaks: int = 5, min_excess: float = 6.0) -> None:
         self.min_peaks = min_peaks
         self.min_excess = min_excess
 
     def fit(self, peak_count: np.ndarray, excess: np.ndarray, run: np.ndarray) -> HitFinder:
         """Learn what is usual from all frames, each (n,): peaks, diffuse excess (NaN where unknown) and run."""
         is_blank = (peak_count < self.min_peaks) & np.isfinite(excess)
-        overall = self._limit(excess[is_blank])
+        overall = self.overall_limit_ = self._limit(excess[is_blank])
         self.limit_ = {}
         for number in np.unique(run):
             own = excess[is_blank & (run == number)]
@@ -50,7 +52,7 @@ class HitFinder(BaseEstimator):
     def predict(self, peak_count: np.ndarray, excess: np.ndarray, run: np.ndarray) -> np.ndarray:
         """Say which frames are hits, (n,) bool."""
         check_is_fitted(self)
-        limit = np.array([self.limit_[int(number)] for number in run])
+        limit = np.array([self.limit_.get(int(number), self.overall_limit_) for number in run])
         return np.asarray((peak_count >= self.min_peaks) | (np.nan_to_num(excess, nan=-np.inf) > limit))
 
     def _limit(self, excess: np.ndarray) -> float:

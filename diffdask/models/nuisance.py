@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
 #: Runs with fewer hits borrow the median of all hits: a median of few frames would carry their own signal.
 _MEDIAN_HITS = 8
@@ -36,6 +37,8 @@ class NuisanceComponents(TransformerMixin, BaseEstimator):
     ----------
     run_median_ : dict of int to ndarray (r, a)
         Median of each run.
+    overall_median_ : ndarray (r, a)
+        Median of all hits, for runs of few hits and runs that were not seen.
     components_ : ndarray (k, r * a)
         Orthonormal components.
     """
@@ -62,6 +65,7 @@ class NuisanceComponents(TransformerMixin, BaseEstimator):
 
     def transform(self, X: np.ndarray, runs: np.ndarray) -> np.ndarray:
         """Take median and components out of hits, (n, r, a); bins past the clip are NaN."""
+        check_is_fitted(self)
         return self._remove(self._prepare(X, runs), self.components_)
 
     def fit_transform(self, X: np.ndarray, runs: np.ndarray) -> np.ndarray:
@@ -85,25 +89,24 @@ class NuisanceComponents(TransformerMixin, BaseEstimator):
         }
 
     def _prepare(self, X: np.ndarray, runs: np.ndarray) -> np.ndarray:
-        medians = np.stack([self.run_median_.get(int(run), self.overall_median_) for run in runs])
-        centred = np.asarray(X, dtype=float) - medians
+        centred = np.array(X, dtype=float)
+        for run in np.unique(runs):
+            centred[runs == run] -= self.run_median_.get(int(run), self.overall_median_)
         spread = 1.4826 * _median(np.abs(centred - _median(centred, axis=2)[:, :, None]), axis=2)[:, :, None]
         scaled = centred / np.maximum(np.nan_to_num(spread, nan=1.0), 1.0)
         return np.where(np.abs(scaled) <= self.clip, scaled, np.nan)
 
     def _find_components(self, prepared: np.ndarray) -> np.ndarray:
         count = min(self.component_count, len(prepared) // _HITS_PER_COMPONENT)
-        flat = prepared.reshape(len(prepared), -1)
+        flat = prepared.reshape(len(prepared), int(np.prod(prepared.shape[1:])))
         present = np.isfinite(flat)
         filled = np.where(present, flat, 0.0)
         loudness = np.sqrt((filled**2).sum(axis=1) / np.maximum(present.sum(axis=1), 1))
         weighted = filled / np.maximum(loudness, 1.0)[:, None]  # a loud frame must own no component
-        if count == 0:
-            return np.empty((0, flat.shape[1]))
-        return np.asarray(np.linalg.svd(weighted, full_matrices=False)[2][:count])
+        return _leading_directions(weighted, count)
 
     def _remove(self, prepared: np.ndarray, components: np.ndarray) -> np.ndarray:
-        flat = prepared.reshape(len(prepared), -1)
+        flat = prepared.reshape(len(prepared), int(np.prod(prepared.shape[1:])))
         cleaned = np.empty_like(flat)
         for hit, values in enumerate(flat):
             present = np.isfinite(values)
@@ -114,8 +117,27 @@ class NuisanceComponents(TransformerMixin, BaseEstimator):
         return cleaned.reshape(prepared.shape)
 
 
+def _leading_directions(rows: np.ndarray, count: int) -> np.ndarray:
+    """Leading right singular vectors of rows (n, p), at most ``count``, from the smaller of the two Gram matrices."""
+    from scipy.linalg import eigh
+
+    size = min(rows.shape)
+    count = min(count, size)
+    if count == 0 or not rows.any():
+        return np.empty((0, rows.shape[1]))
+    gram = rows @ rows.T if len(rows) == size else rows.T @ rows
+    squared, vectors = eigh(gram, subset_by_index=(size - count, size - 1))
+    kept = squared[::-1] > 1e-12 * squared[-1]
+    directions = vectors.T[::-1][kept]
+    if len(rows) == size:
+        directions = directions @ rows / np.sqrt(squared[::-1][kept, None])
+    return np.asarray(directions)
+
+
 def _median(values: np.ndarray, axis: int = 0) -> np.ndarray:
     """Median of what is present; NaN where nothing is."""
+    if values.shape[axis] == 0:
+        return np.full(np.delete(values.shape, axis), np.nan)
     present = np.isfinite(values)
     ordered = np.sort(np.where(present, values, np.inf), axis=axis)
     count = present.sum(axis=axis, keepdims=True)

@@ -16,6 +16,13 @@ from diffdask.errors import BadLabels
 #: Rows of a Dask block of features.
 _BLOCK_ROWS = 4096
 
+#: Fewest labelled hits of a class that a ranker can be fitted to.
+_MEMBERS = 5
+
+#: The solver penalises the intercept like any coefficient; a large constant makes the coefficient, and so the
+#: penalty, small. Else a ranker of rare diffuse hits would bend its slopes to spare its intercept.
+_INTERCEPT_COLUMN = 20.0
+
 #: Iterations of the solver at which the learning curve is drawn.
 CURVE_ITERATIONS = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 
@@ -47,8 +54,8 @@ class Ranker(ClassifierMixin, BaseEstimator):
     Notes
     -----
     dask-ml's lbfgs takes labels 0 and 1 only, penalises the intercept and stops
-    short; so labels are checked here, and the intercept is solved for
-    afterwards: at the maximum of the likelihood the mean probability equals the
+    short; so labels are checked here, the intercept's column is a large constant,
+    and the intercept is solved for afterwards: at the maximum of the likelihood the mean probability equals the
     share of label 1.
     """
 
@@ -65,24 +72,11 @@ class Ranker(ClassifierMixin, BaseEstimator):
         BadLabels
             If labels are not 0 and 1, both present, at least five of each.
         """
-        from dask_ml.linear_model import LogisticRegression
-
         X, y = np.asarray(X, dtype=float), np.asarray(y)
         _check_labels(y)
         self.classes_ = np.array([0, 1])
         self._fit_components(X)
-        scores = _as_dask(self._project(X))
-        regression = LogisticRegression(solver="lbfgs", C=self.C, max_iter=self.iterations, fit_intercept=True)
-        with warnings.catch_warnings():
-            # dask-glm's use of Dask and SciPy, not ours
-            warnings.filterwarnings("ignore", "Dask configuration key 'fuse_ave_width'", FutureWarning)
-            warnings.filterwarnings("ignore", "scipy.optimize: The `disp` and `iprint`", DeprecationWarning)
-            regression.fit(scores, _as_dask(y.astype(float)))
-        self.coefficient_ = np.asarray(regression.coef_, dtype=float)
-        slope = self._project(X) @ self.coefficient_
-        bound = float(np.abs(slope).max()) + 50.0
-        self.intercept_ = float(brentq(lambda b: expit(slope + b).mean() - y.mean(), -bound, bound))
-        return self
+        return self._fit_regression(X, y)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Logarithm of the odds for diffuse, (n,)."""
@@ -113,6 +107,29 @@ class Ranker(ClassifierMixin, BaseEstimator):
         spread = np.sqrt(np.asarray(pca.explained_variance_, dtype=float))
         self.scale_ = np.maximum(spread, 1e-12 * max(float(spread[0]), 1e-300))
 
+    def _fit_regression(self, X: np.ndarray, y: np.ndarray) -> Ranker:
+        """Fit the regression on components that are there."""
+        from dask_ml.linear_model import LogisticRegression
+
+        scores = np.column_stack([self._project(X), np.full(len(X), _INTERCEPT_COLUMN)])
+        regression = LogisticRegression(
+            solver="lbfgs",
+            C=self.C,
+            max_iter=self.iterations,
+            fit_intercept=False,
+            solver_kwargs={"normalize": False},  # whitened already; and it fails where components are constant
+        )
+        with warnings.catch_warnings():
+            # dask-glm's use of Dask and SciPy, not ours
+            warnings.filterwarnings("ignore", "Dask configuration key 'fuse_ave_width'", FutureWarning)
+            warnings.filterwarnings("ignore", "scipy.optimize: The `disp` and `iprint`", DeprecationWarning)
+            regression.fit(_as_dask(scores), _as_dask(y.astype(float)))
+        self.coefficient_ = np.asarray(regression.coef_, dtype=float)[:-1]
+        slope = self._project(X) @ self.coefficient_
+        bound = float(np.abs(slope).max()) + 50.0
+        self.intercept_ = float(brentq(lambda b: expit(slope + b).mean() - y.mean(), -bound, bound))
+        return self
+
     def _project(self, X: np.ndarray) -> np.ndarray:
         return np.asarray((X - self.mean_) @ self.components_.T / self.scale_)
 
@@ -135,6 +152,11 @@ def cross_fit(ranker: Ranker, X: np.ndarray, y: np.ndarray, *, fold_count: int, 
     -------
     numpy.ndarray
         (n,) probability of diffuse.
+
+    Raises
+    ------
+    BadLabels
+        If a class has too few members for that: fewer than six.
     """
     from sklearn.base import clone
 
@@ -154,18 +176,19 @@ def find_learning_curve(ranker: Ranker, X: np.ndarray, y: np.ndarray, *, seed: i
     """
     from sklearn.base import clone
 
-    folds = _folds(y, 4, seed)
-    curve: dict[str, list[float]] = {"iteration": [], "training": [], "held_out": []}
-    for iterations in CURVE_ITERATIONS:
-        seen, unseen = [], []
-        for train, test in folds:
-            fitted = clone(ranker).set_params(iterations=iterations).fit(X[train], y[train])
+    seen, unseen = [], []
+    for train, test in _folds(y, 4, seed):
+        fitted = clone(ranker).fit(X[train], y[train])
+        for count in CURVE_ITERATIONS:  # the components do not depend on it
+            fitted.set_params(iterations=count)._fit_regression(X[train], y[train])
             seen.append(mean_log_likelihood(fitted.decision_function(X[train]), y[train]))
             unseen.append(mean_log_likelihood(fitted.decision_function(X[test]), y[test]))
-        curve["iteration"].append(iterations)
-        curve["training"].append(float(np.mean(seen)))
-        curve["held_out"].append(float(np.mean(unseen)))
-    return curve
+    shape = (-1, len(CURVE_ITERATIONS))
+    return {
+        "iteration": [float(count) for count in CURVE_ITERATIONS],
+        "training": np.reshape(seen, shape).mean(axis=0).tolist(),
+        "held_out": np.reshape(unseen, shape).mean(axis=0).tolist(),
+    }
 
 
 def mean_log_likelihood(log_odds: np.ndarray, y: np.ndarray) -> float:
@@ -176,7 +199,14 @@ def mean_log_likelihood(log_odds: np.ndarray, y: np.ndarray) -> float:
 def _folds(y: np.ndarray, fold_count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     from sklearn.model_selection import StratifiedKFold
 
-    count = max(2, min(fold_count, int(np.bincount(y.astype(int), minlength=2).min()) // 2))
+    members = int(np.bincount(y.astype(int), minlength=2).min())
+    enough = [count for count in range(2, members + 1) if members - -(-members // count) >= _MEMBERS]
+    if not enough:
+        raise BadLabels(
+            f"a class has {members} labelled hits; to score them by rankers that have not seen them, "
+            f"each must be left at least {_MEMBERS}: label more"
+        )
+    count = max(enough[0], min(fold_count, members // 2))
     return list(StratifiedKFold(count, shuffle=True, random_state=seed).split(np.zeros(len(y)), y))
 
 
@@ -184,9 +214,10 @@ def _check_labels(y: np.ndarray) -> None:
     if not np.isin(y, (0, 1)).all():
         raise BadLabels(f"labels of a ranker are 0 and 1, got {sorted(set(np.asarray(y).tolist()))[:5]}")
     members = np.bincount(y.astype(int), minlength=2)
-    if members.min() < 5:
+    if members.min() < _MEMBERS:
         raise BadLabels(
-            f"{members[1]} diffuse and {members[0]} non-diffuse hits are labelled; a ranker needs at least 5 of each"
+            f"{members[1]} diffuse and {members[0]} non-diffuse hits are labelled; "
+            f"a ranker needs at least {_MEMBERS} of each"
         )
 
 

@@ -16,6 +16,7 @@ from diffdask.io.results_store import (
     open_group,
     open_hits,
     open_screen,
+    open_unfinished,
     remove_group,
     replace_group,
     start_group,
@@ -36,11 +37,20 @@ _BLOCK_HITS = 32
 
 
 def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
-    """Write ``frame_is_hit`` for all frames, now that it is known what is usual."""
-    screened = open_screen(results)
+    """Write ``frame_is_hit`` for all frames, now that it is known what is usual; with that the screen is finished.
+
+    Features and scores of other hits than these are thrown away.
+    """
+    screened = open_unfinished(results, "screen")
     seen = (screened.frame_peak_count.values, screened.frame_diffuse_excess.values, columns.run.values)
     finder = HitFinder(min_peaks=how["min_peaks"], min_excess=how["min_excess"]).fit(*seen)
-    write_rows(results, "screen", 0, wrap(frame_is_hit=finder.predict(*seen)))
+    is_hit = finder.predict(*seen)
+    write_rows(results, "screen", 0, wrap(frame_is_hit=is_hit))
+    features = open_group(results, "features")
+    if features is not None and not np.array_equal(features.hit_frame.values, np.flatnonzero(is_hit)):
+        remove_group(results, "scores")
+        remove_group(results, "features")
+    finish_group(results, "screen")
 
 
 def average_hits(
@@ -70,8 +80,7 @@ def average_hits(
 def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
     """Clean the hits of what they share, and find their azimuthal features."""
     hits = open_hits(results)
-    made = open_group(results, "features")
-    if made is not None and np.array_equal(made.hit_frame.values, hits.hit_frame.values):
+    if open_group(results, "features") is not None:
         return
     noise = hits.polar_noise.values
     significance = np.divide(hits.polar_residual.values, noise, out=np.full(noise.shape, np.nan), where=noise > 0)
@@ -106,8 +115,7 @@ def _average_block(
 
 def _still_true(results: Path, numbers: np.ndarray) -> set[Block]:
     """Marked blocks whose hits are still the same: frames added since can change what is usual, and so the hits."""
-    group = xr.open_zarr(str(results), group="hits", consolidated=False, chunks=None)
-    stored = group.hit_frame.values
+    stored = open_unfinished(results, "hits").hit_frame.values
     return {
         block
         for block in marked_blocks(results, "hits")

@@ -32,7 +32,10 @@ def info(store: str | Path) -> dict[str, Any]:
     """
     if not (Path(store) / "zarr.json").is_file():
         raise BadStore(f"no Zarr store at '{store}'")
-    attributes: dict[str, Any] = dict(zarr.open_group(str(store), mode="r", use_consolidated=False).attrs)
+    try:
+        attributes: dict[str, Any] = dict(zarr.open_group(str(store), mode="r", use_consolidated=False).attrs)
+    except (ValueError, KeyError) as error:  # an array, or metadata that are no JSON
+        raise BadStore(f"'{store}' is no Zarr group that can be read: {error}") from error
     kind = attributes.get("kind")
     describe = {
         frames_store.KIND: _describe_frames,
@@ -94,7 +97,7 @@ def _describe_ranker(store: str | Path, attributes: dict[str, Any]) -> dict[str,
 
 
 def _counts(values: np.ndarray) -> dict[str, int]:
-    names, counts = np.unique(values.astype(str), return_counts=True)
+    names, counts = np.unique(values.astype(object).astype(str), return_counts=True)
     return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from diffdask.errors import BadStore
+from diffdask.errors import BadGeometry, BadStore
 from diffdask.io.results_store import open_group, replace_group
 from diffdask.pipeline.blocks import absolute
 from diffdask.pixels import PixelList, list_pixels
-from diffdask.steps.layout import group_settings, lay_out_rings
+from diffdask.steps.layout import extend_settings, group_settings, lay_out_rings, setting_columns
 
 
 def make_layout(results: Path, columns: xr.Dataset, parameters: dict[str, Any]) -> None:
@@ -33,24 +33,23 @@ def make_layout(results: Path, columns: xr.Dataset, parameters: dict[str, Any]) 
     BadStore
         If frames that were laid out before have got another energy, camera length or beam centre since.
     """
-    settings, frame_setting = group_settings(
-        columns.camera_length.values, columns.photon_energy.values, columns.run.values, columns.detector_shift.values
-    )
-    wanted = np.array(settings)[frame_setting]
     made = open_group(results, "layout")
-    fixed = {}
-    if made is not None:
-        before = np.array(made.attrs["settings"])[made.frame_setting.values]
-        if before.shape == wanted.shape and np.allclose(before, wanted, rtol=1e-6, atol=1e-9):
-            return
-        if len(before) > len(wanted) or not np.allclose(before, wanted[: len(before)], rtol=1e-3, atol=2.5e-5):
+    if made is None:
+        grouped, fixed = group_settings(*setting_columns(columns)), {}
+    else:
+        settings = [tuple(setting) for setting in made.attrs["settings"]]
+        try:
+            grouped = extend_settings(settings, made.frame_setting.values, *setting_columns(columns))
+        except BadGeometry as error:
             raise BadStore(
-                f"photon energy, camera length or beam centre of frames changed since '{results}' was made "
-                "(a stream ingested later?); choose another --results to make them anew"
-            )
+                f"{error} since '{results}' was made (a stream ingested later?); "
+                "choose another --results to make them anew"
+            ) from error
+        if made.sizes["frame"] == columns.sizes["frame"]:
+            return
         fixed = dict(zip(("q_min", "q_max"), made.attrs["q_range"], strict=True))
-    layout = lay_out_rings(columns, **{**parameters, **fixed})
-    stamp = {"parameters": parameters, "settings": settings, "q_range": layout.attrs["q_range"]}
+    layout = lay_out_rings(columns, **{**parameters, **fixed}, grouped=grouped)
+    stamp = {"parameters": parameters, "settings": grouped[0], "q_range": layout.attrs["q_range"]}
     replace_group(results, "layout", layout, stamp)
 
 

@@ -14,11 +14,17 @@ from diffdask.errors import BadLabels, BadParameter, BadStore
 from diffdask.io.frames_store import frames_attributes, open_frames
 from diffdask.io.labels import read_labels
 from diffdask.io.ranker_store import TrainedRanker, load_ranker, save_ranker
-from diffdask.io.results_store import frames_path, open_features, replace_group
+from diffdask.io.results_store import frames_path, open_features, open_group, replace_group
 from diffdask.models.ranker import Ranker, cross_fit, find_learning_curve
 from diffdask.variables import wrap
 
 _log = logging.getLogger(__name__)
+
+#: Parameters of earlier groups that decide what a feature means, whatever the experiment.
+_SHAPING = {
+    "layout": ("ring_count", "azimuth_count", "q_min", "q_max"),
+    "hits": ("polar_ring_count", "bin_pixels"),
+}
 
 
 def train(
@@ -89,7 +95,7 @@ def train(
             score=cross_fit(ranker, X, y, fold_count=fold_count, seed=seed),
             learning_curve=find_learning_curve(ranker, X, y, seed=seed),
             parameters={"share": share, "fold_count": fold_count, "seed": seed, **ranker.get_params()},
-            features=found.attrs["parameters"],
+            features=_made_with(results, found),
         ),
     )
     return Path(to)
@@ -120,11 +126,7 @@ def rank(results: str | Path, *, ranker: str | Path) -> Path:
     """
     found = open_features(results)
     trained = load_ranker(ranker)
-    if trained.features != found.attrs["parameters"]:
-        raise BadStore(
-            f"'{ranker}' was trained on features of {trained.features}, '{results}' has {found.attrs['parameters']}; "
-            "train anew, or screen with the same parameters"
-        )
+    _check_features(trained.features, _made_with(results, found), f"'{ranker}'", f"'{results}'")
     where = frames_path(results)
     frames = open_frames(where)
     hit_frame = found.hit_frame.values
@@ -160,6 +162,30 @@ def rank_scores(score: np.ndarray) -> np.ndarray:
     scored = np.flatnonzero(np.isfinite(score))
     ranks[scored[np.argsort(-score[scored], kind="stable")]] = np.arange(1, scored.size + 1)
     return ranks
+
+
+def _made_with(results: str | Path, found: xr.Dataset) -> dict[str, Any]:
+    """Parameters that features must share to be compared."""
+    made = dict(found.attrs["parameters"])
+    for group, names in _SHAPING.items():
+        opened = open_group(results, group)
+        if opened is None:
+            raise BadStore(f"'{group}' of '{results}' is not finished; run: diffdask screen FRAMES --results {results}")
+        made.update({name: opened.attrs["parameters"][name] for name in names})
+    return made
+
+
+def _check_features(before: dict[str, Any], now: dict[str, Any], ranker: str, results: str) -> None:
+    other = [
+        f"{name}: {before.get(name)!r} for the ranker, {now.get(name)!r} for the results"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if other:
+        raise BadStore(
+            f"{ranker} was trained on features made with other parameters than those of {results} "
+            f"({'; '.join(other)}); train anew, or screen with the same parameters"
+        )
 
 
 def _labelled_hits(found: xr.Dataset, labels: Mapping[Any, str]) -> tuple[np.ndarray, np.ndarray]:

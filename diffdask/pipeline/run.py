@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 import time
 import tomllib
 from datetime import UTC, datetime
@@ -97,21 +98,26 @@ def read_job(path: str | Path) -> dict[str, Any]:
         raise BadJob(f"'{path}' is not valid TOML: {error}") from error
     for key, section in job.items():
         if key == "folder":
+            if not isinstance(section, str):
+                raise BadJob(f"'{path}': folder = {section!r} is no path")
             continue
         if key not in JOB_VERBS:
             raise BadJob(f"'{path}': unknown section '{key}'; {nearest(key, ('folder', *JOB_VERBS))}")
         if not isinstance(section, dict):
             raise BadJob(f"'{path}': '{key}' is a section: write [{key}]")
         known = job_keys(key)
-        for option in section:
+        for option, value in section.items():
             if option not in known:
                 raise BadJob(f"'{path}': [{key}] has no option '{option}'; {nearest(option, known)}")
+            if not _fits(value, str(known[option].annotation)):
+                raise BadJob(f"'{path}': [{key}] {option} = {value!r} is not of the type {known[option].annotation}")
     return job
 
 
-def job_keys(name: str) -> tuple[str, ...]:
+def job_keys(name: str) -> dict[str, inspect.Parameter]:
     """Options that a verb's section may have: what it works on and all its options, but not where it runs."""
-    return tuple(p for p in inspect.signature(verb(name)).parameters if p not in ("on", "progress"))
+    parameters = inspect.signature(verb(name)).parameters
+    return {key: parameter for key, parameter in parameters.items() if key not in ("on", "progress")}
 
 
 def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
@@ -161,6 +167,15 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
     return calls
 
 
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether a value of a TOML file is of a parameter's annotated type; an integer will do for a float."""
+    if isinstance(value, list):
+        return "Sequence" in annotation and all(isinstance(item, str) for item in value)
+    kinds = {"int": int, "float": int | float, "bool": bool, "str": str}
+    taken = [kind for word, kind in kinds.items() if re.search(rf"\b{word}\b", annotation)]
+    return any(isinstance(value, kind) for kind in taken) and (not isinstance(value, bool) or bool in taken)
+
+
 def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     _log.info("%s: %s", name, VERBS[name].sentence)
     started = time.perf_counter()
@@ -168,5 +183,6 @@ def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     first, *_ = inspect.signature(function).parameters
     options = {key: value for key, value in arguments.items() if key != first}
     given = function(arguments[first], **options)
-    told = {key: value for key, value in arguments.items() if key not in ("on", "progress")}
+    defaults = {key: p.default for key, p in job_keys(name).items() if p.default is not inspect.Parameter.empty}
+    told = {**defaults, **{key: value for key, value in arguments.items() if key not in ("on", "progress")}}
     return {"arguments": told, "seconds": round(time.perf_counter() - started, 3), "gave": given}

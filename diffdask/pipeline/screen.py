@@ -17,7 +17,7 @@ from diffdask.cluster import connect
 from diffdask.errors import BadStore
 from diffdask.io.frames_store import frames_attributes, open_frames, read_frame_block
 from diffdask.io.marks import mark_block, marked_blocks
-from diffdask.io.results_store import create_results, finish_group, remove_group, stamp_of, start_group, write_rows
+from diffdask.io.results_store import create_results, remove_group, stamp_of, start_group, write_rows
 from diffdask.pipeline.blocks import absolute, run_marked
 from diffdask.pipeline.hits import average_hits, decide_hits, find_features
 from diffdask.pipeline.layout import load_layout, make_layout, with_layout
@@ -239,7 +239,6 @@ def _screen_frames(client: Any, frames: Path, results: Path, how: dict[str, Any]
     task = functools.partial(_screen_block, frames=absolute(frames), results=absolute(results), how=how)
     done = marked_blocks(results, "screen")
     run_marked(client, task, blocks_of(count, size), done, what="screen", unit="frame", progress=progress)
-    finish_group(results, "screen")
 
 
 def _screen_block(block: Block, *, frames: str, results: str, how: dict[str, Any]) -> None:

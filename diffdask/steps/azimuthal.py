@@ -111,8 +111,8 @@ def split_rings(ring_count: int, ring_groups: int) -> list[slice]:
 
 def _features_of_block(cleaned: np.ndarray, *, groups: list[slice]) -> np.ndarray:
     near = np.stack([correlate_neighbours(cleaned, groups, *lag) for lag in _LAGS], axis=2)
-    half = cleaned.shape[2] // 2
-    along = np.stack([correlate_neighbours(cleaned, groups, 0, lag) for lag in range(1, half + 1)], axis=2)
-    features = np.arcsinh(10.0 * np.concatenate([near, find_angular_power(along, _HARMONICS)], axis=2))
+    bins = cleaned.shape[2]
+    along = np.stack([correlate_neighbours(cleaned, groups, 0, lag) for lag in range(1, bins // 2 + 1)], axis=2)
+    features = np.arcsinh(10.0 * np.concatenate([near, find_angular_power(along, bins, _HARMONICS)], axis=2))
     features[:, 1:] /= 2.0
-    return np.asarray(features.reshape(cleaned.shape[0], -1))
+    return np.asarray(features.reshape(cleaned.shape[0], int(np.prod(features.shape[1:]))))

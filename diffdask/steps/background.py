@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from diffdask.errors import BadParameter
 from diffdask.geometry import Geometry
 from diffdask.kernels.background import clip_rings
 from diffdask.kernels.photons import count_photons, find_zero_peak
@@ -19,6 +20,7 @@ def remove_background(
     clip_low: float = 5.0,
     clip_high: float = 5.0,
     clip_passes: int = 3,
+    threshold: float = 5.0,
     ring_pixels: int = 20,
     pixels: tuple[PixelList, ...] | None = None,
 ) -> xr.Dataset:
@@ -32,6 +34,8 @@ def remove_background(
         "zero-peak" or "none".
     clip_low, clip_high, clip_passes
         Sigma clipping: standard deviations below and above the ring's mean, passes.
+    threshold
+        Photons above the ring's mean up to which no pixel is an outlier: dark rings would lose their counts.
     ring_pixels
         Fewest pixels of a ring that has an estimate.
     pixels
@@ -43,7 +47,14 @@ def remove_background(
         ``photons`` and ``residual`` (frame, panel, ss, fs), photons, NaN where
         the pixel is not used or its ring has no estimate; ``background_profile``
         (frame, ring). Bragg peaks stay in the residual.
+
+    Raises
+    ------
+    MissingVariable, BadParameter
+        If something is missing or makes no sense.
     """
+    if common_mode not in ("zero-peak", "none"):
+        raise BadParameter(f"common_mode = {common_mode!r}; known: 'zero-peak', 'none'")
     require(ds, "adu", "photon_energy", "frame_setting", "pixel_ring", "ring_q")
     gain = photons_per_adu(Geometry.from_dataset(ds), ds.photon_energy.values)
     image = ["panel", "ss", "fs"]
@@ -61,7 +72,7 @@ def remove_background(
             "pixels": pixels or list_pixels(ds),
             "ring_count": ds.sizes["ring"],
             "common_mode_share": 0.02 if common_mode == "zero-peak" else -1.0,
-            "clipping": (float(clip_low), float(clip_high), int(clip_passes), int(ring_pixels)),
+            "clipping": (float(clip_low), float(clip_high), float(threshold), int(clip_passes), int(ring_pixels)),
         },
     )
     return wrap(photons=photons, residual=residual, background_profile=profile)
@@ -75,7 +86,7 @@ def _background_block(
     pixels: tuple[PixelList, ...],
     ring_count: int,
     common_mode_share: float,
-    clipping: tuple[float, float, int, int],
+    clipping: tuple[float, float, float, int, int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     photons = np.full(adu.shape, np.nan, dtype=np.float32)
     residual = np.full(adu.shape, np.nan, dtype=np.float32)

@@ -25,6 +25,9 @@ from diffdask.variables import require, wrap
 #: Frames closer than this share a setting: m, relative, m. Half a step moves the outermost pixel less than 0.6 pixels.
 _CAMERA_LENGTH_STEP, _ENERGY_STEP, _SHIFT_STEP = 1e-4, 1e-2, 2.5e-5
 
+#: Camera length m, photon energy eV, shift x m, shift y m.
+Setting = tuple[float, float, float, float]
+
 
 def lay_out_rings(
     ds: xr.Dataset,
@@ -36,6 +39,7 @@ def lay_out_rings(
     polarisation_fraction: float = 0.98,
     polarisation_angle: float = 0.0,
     wide_columns: str = "leave-out",
+    grouped: tuple[list[Setting], np.ndarray] | None = None,
 ) -> xr.Dataset:
     """Assign every pixel its ring, its azimuth and its correction, for each setting of the campaign.
 
@@ -57,6 +61,8 @@ def lay_out_rings(
         Its direction from +x, degrees: 0 horizontal (LCLS before Run 18), 90 vertical.
     wide_columns
         CSPAD's wide pixels: "leave-out" or "divide" by their area.
+    grouped
+        What :func:`group_settings` or :func:`extend_settings` gives, if not what the first would give now.
 
     Returns
     -------
@@ -74,14 +80,12 @@ def lay_out_rings(
     _check_parameters(ring_count, azimuth_count, q_min, q_max, polarisation_fraction, wide_columns)
     require(ds, "pixel_is_good", "photon_energy", "camera_length", "run", "detector_shift")
     geometry = Geometry.from_dataset(ds)
-    settings, frame_setting = group_settings(
-        ds.camera_length.values, ds.photon_energy.values, ds.run.values, ds.detector_shift.values
-    )
+    settings, frame_setting = grouped or group_settings(*setting_columns(ds))
     good = ds.pixel_is_good.values & _usable_columns(ds, wide_columns)
     if not good.any():
         raise BadGeometry("no pixel is good: look at the mask and at the bad regions of the geometry file")
     area = np.where(ds.pixel_is_wide.values, 2.5, 1.0) if "pixel_is_wide" in ds else 1.0
-    placed = [_place(geometry, setting, good) for setting in settings]
+    placed = [_place(geometry, setting) for setting in settings]
     q_range = _q_range([q[good] for q, _, _ in placed], q_min, q_max)
     edges = np.linspace(q_range[0], q_range[1] * (1 + 1e-9), ring_count + 1)
     maps = [
@@ -112,7 +116,7 @@ def lay_out_rings(
 
 def group_settings(
     camera_length: np.ndarray, photon_energy: np.ndarray, run: np.ndarray, detector_shift: np.ndarray
-) -> tuple[list[tuple[float, float, float, float]], np.ndarray]:
+) -> tuple[list[Setting], np.ndarray]:
     """Group frames by camera length, photon energy and the beam centre of their run.
 
     Parameters
@@ -132,13 +136,8 @@ def group_settings(
         (frame,) index of the frame's setting; frames without energy or camera
         length are given setting 0 and must be told apart by ``frame_status``.
     """
-    shift = np.zeros((run.size, 2))
-    for number in np.unique(run):
-        seen = detector_shift[run == number]
-        seen = seen[np.isfinite(seen).all(axis=1)]
-        if seen.size:
-            shift[run == number] = np.median(seen, axis=0)
-    usable = np.isfinite(camera_length) & np.isfinite(photon_energy) & (photon_energy > 0)
+    shift = _run_shifts(run, detector_shift)
+    usable = _has_setting(camera_length, photon_energy)
     if not usable.any():
         raise BadGeometry("no frame has a photon energy and a camera length")
     numbers = np.column_stack([camera_length, photon_energy, shift])
@@ -160,9 +159,88 @@ def group_settings(
     return settings, frame_setting
 
 
-def _place(
-    geometry: Geometry, setting: tuple[float, float, float, float], good: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def extend_settings(
+    settings: list[Setting],
+    frame_setting: np.ndarray,
+    camera_length: np.ndarray,
+    photon_energy: np.ndarray,
+    run: np.ndarray,
+    detector_shift: np.ndarray,
+) -> tuple[list[Setting], np.ndarray]:
+    """Group frames that came after others were grouped: those others, the first ones, keep what they have.
+
+    Grouping all of them again would move the settings of frames that were screened long ago.
+
+    Parameters
+    ----------
+    settings, frame_setting
+        From :func:`group_settings` or this function, for the first frames.
+    camera_length, photon_energy, run, detector_shift
+        As in :func:`group_settings`, of all frames.
+
+    Returns
+    -------
+    list of tuple, numpy.ndarray
+        As :func:`group_settings`; new settings come last.
+
+    Raises
+    ------
+    BadGeometry
+        If frames are gone, or one of the first frames no longer fits its setting.
+    """
+    known = frame_setting.size
+    usable = _has_setting(camera_length, photon_energy)
+    numbers = np.column_stack([camera_length, photon_energy, _run_shifts(run, detector_shift)])
+    if known > run.size:
+        raise BadGeometry(f"there are {run.size} frames, fewer than the {known} before")
+    # a frame is at most a step from the mean of its setting, and a hair for rounding
+    moved = usable[:known] & (_steps_apart(numbers[:known], np.array(settings)[frame_setting]) > 1.01)
+    if moved.any():
+        raise BadGeometry(f"photon energy, camera length or beam centre of {moved.sum()} frames changed")
+    found = np.concatenate([frame_setting, np.zeros(run.size - known, dtype=np.int64)])
+    nearest = np.full(run.size - known, 0.5)  # in steps; further away than that is a setting of its own
+    is_new = usable[known:].copy()
+    for index, setting in enumerate(settings):
+        apart = _steps_apart(numbers[known:], np.array(setting))
+        closer = usable[known:] & (apart <= nearest)
+        found[known:][closer], nearest[closer], is_new[closer] = index, apart[closer], False
+    if not is_new.any():
+        return settings, found
+    rows = known + np.flatnonzero(is_new)
+    added, found_added = group_settings(camera_length[rows], photon_energy[rows], run[rows], numbers[rows, 2:])
+    found[rows] = len(settings) + found_added
+    return [*settings, *added], found
+
+
+def setting_columns(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Columns that decide on a frame's setting, as :func:`group_settings` takes them."""
+    return ds.camera_length.values, ds.photon_energy.values, ds.run.values, ds.detector_shift.values
+
+
+def _run_shifts(run: np.ndarray, detector_shift: np.ndarray) -> np.ndarray:
+    """Median shift of each frame's run, (frame, xy) m; zero where the run has none."""
+    shift = np.zeros((run.size, 2))
+    for number in np.unique(run):
+        seen = detector_shift[run == number]
+        seen = seen[np.isfinite(seen).all(axis=1)]
+        if seen.size:
+            shift[run == number] = np.median(seen, axis=0)
+    return shift
+
+
+def _has_setting(camera_length: np.ndarray, photon_energy: np.ndarray) -> np.ndarray:
+    return np.isfinite(camera_length) & np.isfinite(photon_energy) & (photon_energy > 0)
+
+
+def _steps_apart(numbers: np.ndarray, setting: np.ndarray) -> np.ndarray:
+    """Distance of frames, (frame, 4), from settings, (frame, 4) or (4,), in the steps of the most different number."""
+    energy = np.where(numbers[:, 1] > 0, numbers[:, 1], np.nan)
+    apart = (numbers - setting) / (_CAMERA_LENGTH_STEP, 1.0, _SHIFT_STEP, _SHIFT_STEP)
+    apart[:, 1] = np.log(energy / setting[..., 1]) / _ENERGY_STEP
+    return np.asarray(np.abs(apart).max(axis=1))
+
+
+def _place(geometry: Geometry, setting: Setting) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     length, energy, x, y = setting
     if length <= 0:
         raise BadGeometry(f"camera length {length:g} m: clen plus coffset must be positive; look at both in the .geom")
@@ -197,8 +275,8 @@ def _usable_columns(ds: xr.Dataset, wide_columns: str) -> np.ndarray:
 def _check_parameters(
     ring_count: int, azimuth_count: int, q_min: float, q_max: float, polarisation_fraction: float, wide_columns: str
 ) -> None:
-    if ring_count < 1 or azimuth_count < 8:
-        raise BadParameter(f"ring_count = {ring_count} and azimuth_count = {azimuth_count}: give at least 1 and 8")
+    if ring_count < 1 or azimuth_count < 16:  # with fewer, azimuthal features would pair a bin with itself
+        raise BadParameter(f"ring_count = {ring_count} and azimuth_count = {azimuth_count}: give at least 1 and 16")
     if q_min < 0 or q_max < 0:
         raise BadParameter(f"q_min = {q_min} and q_max = {q_max} must not be negative (1/angstrom; 0 for all)")
     if not -1 <= polarisation_fraction <= 1:

@@ -1,0 +1,185 @@
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from diffdask.models.nuisance import NuisanceComponents
+
+SHAPE = (12, 36)
+
+
+def noise(count=120, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, *SHAPE))
+
+
+def smooth_pattern(seed):
+    """A pattern on the detector, of unit rms."""
+    random = np.random.default_rng(seed)
+    ring, azimuth = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    waves = [
+        random.normal() * np.cos(a * azimuth * 2 * np.pi / SHAPE[1] + random.uniform(0, 6)) * np.cos(r * ring / 4)
+        for a in range(1, 4) for r in range(3)
+    ]  # fmt: skip
+    pattern = np.sum(waves, axis=0)
+    return pattern / np.sqrt((pattern**2).mean())
+
+
+def share_of(values, pattern):
+    """Amplitude of a pattern in each hit, by least squares over the bins present."""
+    present = np.isfinite(values)
+    product = np.where(present, values, 0) * pattern
+    return product.sum(axis=(1, 2)) / (present * pattern**2).sum(axis=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def run_of_hits():
+    """120 hits of one run: noise, a pattern that all share with varying strength, and a fixed one."""
+    random = np.random.default_rng(1)
+    strength = random.normal(scale=0.6, size=120)
+    values = noise() + strength[:, None, None] * smooth_pattern(2) + 1.5 * smooth_pattern(3)
+    values[random.uniform(size=values.shape) < 0.1] = np.nan
+    return values, strength, np.ones(120, int)
+
+
+@pytest.mark.parametrize("how", ["fit_transform", "fit and transform"])
+def test_patterns_fixed_to_the_detector_disappear(run_of_hits, how):
+    values, strength, runs = run_of_hits
+    model = NuisanceComponents(component_count=4)
+    cleaned = (
+        model.fit_transform(values, runs) if how == "fit_transform" else model.fit(values, runs).transform(values, runs)
+    )
+    assert np.abs(np.corrcoef(share_of(values, smooth_pattern(2)), strength)[0, 1]) > 0.95
+    assert np.std(share_of(cleaned, smooth_pattern(2))) < 0.1 * np.std(strength)
+    assert abs(np.mean(share_of(cleaned, smooth_pattern(3)))) < 0.05
+    assert np.nanstd(cleaned) == pytest.approx(0.9, abs=0.1), "the noise stays"
+
+
+def test_the_signal_of_a_single_hit_survives_when_it_is_cleaned_with_components_of_others():
+    """Of few hits, a hit's own signal makes a component, and is lost if the hit is cleaned with it."""
+    values, runs = noise(40, seed=4), np.ones(40, int)
+    signal = 1.4 * smooth_pattern(5)
+    values[17] += signal
+    model = NuisanceComponents(component_count=10)
+    cross = share_of(model.fit_transform(values, runs)[[17]], signal)[0]
+    plain = share_of(model.fit(values, runs).transform(values, runs)[[17]], signal)[0]
+    before = share_of(model._prepare(values, runs)[[17]], signal)[0]
+    assert cross > 0.9 * before
+    assert plain < 0.5 * before
+
+
+def test_signals_of_single_hits_survive_among_many(run_of_hits):
+    values, _, runs = run_of_hits
+    random = np.random.default_rng(6)
+    with_signal = values.copy()
+    kept = []
+    for hit in range(0, 120, 20):
+        ring, azimuth = np.mgrid[: SHAPE[0], : SHAPE[1]]
+        blob = 3 * np.exp(-((ring - random.integers(12)) ** 2 + (azimuth - random.integers(6, 30)) ** 2) / 6)
+        with_signal[hit] += blob
+        model = NuisanceComponents()
+        after = [share_of(model.fit_transform(v, runs)[[hit]], blob)[0] for v in (with_signal, values)]
+        before = [share_of(model._prepare(v, runs)[[hit]], blob)[0] for v in (with_signal, values)]
+        kept.append((after[0] - after[1]) / (before[0] - before[1]))
+        with_signal[hit] = values[hit]
+    assert np.mean(kept) > 0.85
+
+
+def test_a_loud_hit_owns_no_component():
+    values, runs = noise(60), np.ones(60, int)
+    loud = smooth_pattern(7)
+    values[3] = 400 * loud + noise(1, seed=8)[0]
+    values += np.random.default_rng(9).normal(scale=0.6, size=60)[:, None, None] * smooth_pattern(2)
+    model = NuisanceComponents(component_count=1).fit(values, runs)
+    first = model.components_[0].reshape(SHAPE) * np.sqrt(np.prod(SHAPE))
+    assert abs((first * smooth_pattern(2)).mean()) > 0.9
+    assert abs((first * loud).mean()) < 0.5
+
+
+def test_components_are_orthonormal_and_those_of_a_singular_value_decomposition():
+    for count in (40, 1000):  # fewer and more hits than bins
+        model = NuisanceComponents(component_count=5, clip=1e9).fit(noise(count) * 0.5, np.ones(count, int))
+        values = noise(count) * 0.5
+        centred = values - np.median(values, axis=0)
+        expected = np.linalg.svd(centred.reshape(count, -1), full_matrices=False)[2][:5]
+        np.testing.assert_allclose(model.components_ @ model.components_.T, np.eye(5), atol=1e-8)
+        np.testing.assert_allclose(np.abs((model.components_ * expected).sum(axis=1)), 1, atol=1e-6)
+
+
+def test_there_are_at_most_a_quarter_as_many_components_as_hits():
+    for count, expected in ((3, 0), (4, 1), (39, 9), (200, 16)):
+        assert len(NuisanceComponents().fit(noise(count), np.ones(count, int)).components_) == expected
+
+
+def test_missing_bins_stay_missing_and_bins_past_the_clip_become_so(run_of_hits):
+    values, _, runs = run_of_hits
+    spiked = values.copy()
+    spiked[4, 5, 6] = 60
+    for model in (NuisanceComponents(), NuisanceComponents(clip=3.0)):
+        cleaned = model.fit_transform(spiked, runs)
+        assert np.isnan(cleaned[np.isnan(spiked)]).all()
+        assert np.isnan(cleaned[4, 5, 6])
+        assert np.isfinite(cleaned).mean() > 0.85
+    assert np.nanmax(np.abs(model._prepare(spiked, runs))) <= 3.0
+
+
+def test_each_run_has_its_own_median_and_a_run_of_few_hits_that_of_all():
+    values = noise(50)
+    runs = np.array([1] * 23 + [2] * 23 + [3] * 4)
+    values[runs == 1] += 2 * smooth_pattern(1)
+    values[runs == 2] -= 2 * smooth_pattern(1)
+    model = NuisanceComponents(component_count=0)
+    cleaned = model.fit_transform(values, runs)
+    for run in (1, 2):
+        np.testing.assert_allclose(model.run_median_[run], np.median(values[runs == run], axis=0))
+        assert abs(share_of(cleaned[runs == run], smooth_pattern(1)).mean()) < 0.1
+    np.testing.assert_allclose(model.run_median_[3], np.median(values, axis=0))
+    unseen = model.transform(values[:1], np.array([99]))
+    np.testing.assert_allclose(unseen, model.transform(values[:1], np.array([3])))
+
+
+def test_the_median_is_that_of_what_is_present(run_of_hits):
+    values, _, runs = run_of_hits
+    values = values.copy()
+    values[:, 0, 0] = np.nan
+    model = NuisanceComponents().fit(values, runs)
+    assert np.isnan(model.run_median_[1][0, 0])
+    expected = np.array([np.nanmedian(column) for column in values.reshape(120, -1).T[1:]])
+    np.testing.assert_allclose(model.run_median_[1].ravel()[1:], expected)
+
+
+def test_the_seed_makes_the_folds_and_nothing_else(run_of_hits):
+    values, _, runs = run_of_hits
+    one, again, other = (NuisanceComponents(seed=seed).fit_transform(values, runs) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one, again)
+    assert np.nanmax(np.abs(one - other)) > 1e-3
+    assert np.nanstd(one - other) < 0.3
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_few_hits_or_none_are_no_reason_to_stop(count):
+    values, runs = noise(count), np.ones(count, int)
+    model = NuisanceComponents()
+    assert model.fit_transform(values, runs).shape == values.shape
+    assert model.transform(values, runs).shape == values.shape
+    assert model.components_.shape == (count // 4, np.prod(SHAPE))
+
+
+def test_a_hit_without_bins_stays_empty_and_spoils_no_other(run_of_hits):
+    values, _, runs = run_of_hits
+    with_empty = values.copy()
+    with_empty[7] = np.nan
+    cleaned = NuisanceComponents().fit_transform(with_empty, runs)
+    assert np.isnan(cleaned[7]).all()
+    assert np.isfinite(cleaned[8]).mean() > 0.8
+    assert np.isnan(NuisanceComponents().fit_transform(np.full((20, *SHAPE), np.nan), np.ones(20, int))).all()
+
+
+def test_it_keeps_to_the_conventions_of_scikit_learn(run_of_hits):
+    values, _, runs = run_of_hits
+    model = NuisanceComponents(component_count=3, clip=5.0, fold_count=4, seed=2)
+    assert clone(model).get_params() == {"component_count": 3, "clip": 5.0, "fold_count": 4, "seed": 2}
+    before = values.copy()
+    assert model.fit(values, runs) is model
+    np.testing.assert_array_equal(values, before)
+    with pytest.raises(NotFittedError):
+        clone(model).transform(values, runs)

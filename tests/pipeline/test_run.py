@@ -1,0 +1,217 @@
+import inspect
+import json
+import logging
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import diffdask.pipeline.run as module
+from diffdask.cluster import read_place
+from diffdask.errors import BadJob, BadLabels
+from diffdask.io.marks import marked_blocks
+from diffdask.pipeline.run import JOB_VERBS, job_keys, plan_calls, read_job, run
+from diffdask.verbs import verb
+from diffdask.version import __version__
+
+ROOT = Path(__file__).parents[2]
+
+JOB = """
+[export]
+top = 5
+[ingest]
+sources = "{simulated}/r*.cxi"
+geometry = "{geometry}"
+stream = "{simulated}/campaign.stream"
+block_frames = 8
+[evaluate]
+labels = "{simulated}/labels.csv"
+bootstrap = 20
+[screen]
+ring_count = 60
+polar_ring_count = 20
+azimuth_count = 36
+ring_groups = 2
+feature_q_min = 0.1
+component_count = 4
+[rank]
+[train]
+labels = "{simulated}/labels.csv"
+iterations = 3
+fold_count = 2
+[catalogue]
+"""
+
+
+def write_job(folder, text):
+    path = folder / "job.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def job(small, tmp_path):
+    return write_job(tmp_path, JOB.format(simulated=small.simulated, geometry=small.geometry))
+
+
+# what is in a job --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("jobs/*.toml")), ids=lambda path: path.name)
+def test_the_jobs_of_the_project_hold_known_keys_only_and_lack_nothing(path, tmp_path):
+    sections = read_job(path)
+    folder = Path(sections.pop("folder"))
+    assert list(plan_calls(sections, folder)) == [name for name in JOB_VERBS if name in sections]
+    assert not folder.is_absolute()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("deploy/*.toml")), ids=lambda path: path.name)
+def test_the_places_of_the_project_hold_known_keys_only(path):
+    assert read_place(path)["workers"] >= 0
+
+
+def test_there_are_jobs_and_places():
+    assert {path.name for path in ROOT.glob("jobs/*.toml")} >= {"demo.toml", "triage.toml"}
+    assert {path.name for path in ROOT.glob("deploy/*.toml")} >= {"laptop.toml"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[scren]", r"unknown section 'scren'; did you mean 'screen'\?"),
+        ("[screen]\nsnrr = 5", r"\[screen\] has no option 'snrr'; did you mean 'snr'\?"),
+        ("[screen]\non = 'threads'", r"\[screen\] has no option 'on'"),
+        ("foldr = 'x'", r"unknown section 'foldr'; did you mean 'folder'\?"),
+        ("[run]", "unknown section 'run'"),
+        ("screen = 3", r"'screen' is a section: write \[screen\]"),
+        ("folder = 3", "folder = 3 is no path"),
+        ("[screen]\nmin_peaks = 'five'", r"\[screen\] min_peaks = 'five' is not of the type int"),
+        ("[screen]\nmin_peaks = 5.5", "min_peaks = 5.5 is not of the type int"),
+        ("[screen]\nsnr = true", "snr = True is not of the type float"),
+        ("[screen]\noverwrite = 1", "overwrite = 1 is not of the type bool"),
+        ("[ingest]\nsources = [1, 2]", "sources = "),
+        ("[ingest]\ngeometry = ['a.geom']", "geometry = "),
+        ("[screen", "is not valid TOML"),
+    ],
+)
+def test_a_mistake_in_a_job_names_what_was_probably_meant(tmp_path, text, message):
+    with pytest.raises(BadJob, match=message):
+        run(write_job(tmp_path, text), folder=tmp_path / "made", on="threads")
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_absent_job_is_told(tmp_path):
+    with pytest.raises(BadJob, match="no job at"):
+        run(tmp_path / "absent.toml")
+
+
+def test_a_missing_option_is_told_before_anything_is_done(tmp_path):
+    with pytest.raises(BadJob, match=r"\[ingest\] lacks sources, geometry"):
+        run(write_job(tmp_path, "[ingest]\n[screen]"), folder=tmp_path / "made", on="threads")
+    read = read_job(write_job(tmp_path, "[train]\n[rank]"))
+    with pytest.raises(BadJob, match=r"\[train\] lacks labels"):
+        plan_calls(read, tmp_path)
+
+
+@pytest.mark.parametrize("name", JOB_VERBS)
+def test_a_section_has_exactly_the_verbs_options(name):
+    assert set(job_keys(name)) == set(inspect.signature(verb(name)).parameters) - {"on", "progress"}
+
+
+def test_an_integer_will_do_for_a_float_and_a_text_for_a_list(tmp_path):
+    read = read_job(write_job(tmp_path, "[screen]\nsnr = 5\n[ingest]\nsources = 'a.cxi'\nstream = ['a', 'b']\nrun = 3"))
+    assert read == {"screen": {"snr": 5}, "ingest": {"sources": "a.cxi", "stream": ["a", "b"], "run": 3}}
+
+
+def test_what_a_section_says_wins_over_the_folder(tmp_path):
+    calls = plan_calls({"simulate": {}, "ingest": {"stream": "my.stream"}, "catalogue": {"to": "c.csv"}}, tmp_path)
+    assert calls["ingest"]["stream"] == "my.stream"
+    assert calls["ingest"]["geometry"] == str(tmp_path / "simulated" / "campaign.geom")
+    assert calls["catalogue"] == {"results": str(tmp_path / "results.zarr"), "to": "c.csv"}
+
+
+# running it ---------------------------------------------------------------------------------------
+
+
+def test_a_job_does_its_sections_in_order_and_again_gives_the_same(small, job, tmp_path, short_curve, caplog):
+    with caplog.at_level(logging.INFO, logger="diffdask"):
+        made = run(job, on="threads", folder=tmp_path / "one", progress=False)
+    assert list(made["verbs"]) == ["ingest", "screen", "train", "rank", "evaluate", "catalogue", "export"]
+    assert "dashboard: http://127.0.0.1:" in caplog.text
+    written = json.loads((tmp_path / "one" / "job.json").read_text())
+    assert written == json.loads(json.dumps(made, default=str))
+    assert written["version"] == __version__
+    told = written["verbs"]["screen"]
+    assert told["seconds"] > 0
+    assert told["arguments"]["ring_count"] == 60
+    assert told["arguments"]["snr"] == 6.0, "defaults are parameters too"
+    small.assert_same(tmp_path / "one" / "results.zarr", small.results)
+    assert len((tmp_path / "one" / "picks.lst").read_text().splitlines()) == 5
+    first = pd.read_parquet(tmp_path / "one" / "catalogue.parquet")
+    marks = {b: m.stat().st_mtime_ns for b, m in marks_of(tmp_path / "one")}
+    run(job, on="threads", folder=tmp_path / "one", progress=False)
+    assert {b: m.stat().st_mtime_ns for b, m in marks_of(tmp_path / "one")} == marks
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "one" / "catalogue.parquet"), first, check_exact=True)
+    run(job, on="threads", folder=tmp_path / "two", progress=False)
+    second = pd.read_parquet(tmp_path / "two" / "catalogue.parquet")
+    pd.testing.assert_frame_equal(second, first, check_exact=True)
+
+
+def marks_of(folder):
+    results = folder / "results.zarr"
+    return [
+        ((group, *block), results / "marks" / group / f"{block[0]}-{block[1]}")
+        for group in ("screen", "hits")
+        for block in marked_blocks(results, group)
+    ]
+
+
+def test_a_job_that_failed_goes_on_where_it_stopped(small, tmp_path, short_curve):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("frame,label\n0,difuse\n")
+    text = JOB.format(simulated=small.simulated, geometry=small.geometry)
+    text = text.replace(f'labels = "{small.simulated}/labels.csv"', f'labels = "{labels}"')
+    job = write_job(tmp_path, f'folder = "{tmp_path / "made"}"\n' + text)
+    with pytest.raises(BadLabels, match="difuse"):
+        run(job, on="threads", progress=False)
+    marks = {b: m.stat().st_mtime_ns for b, m in marks_of(tmp_path / "made")}
+    assert marks
+    shutil.copy(small.labels, labels)
+    made = run(job, on="threads", progress=False)
+    assert {b: m.stat().st_mtime_ns for b, m in marks_of(tmp_path / "made")} == marks
+    assert made["verbs"]["evaluate"]["gave"]["is_ranked"]
+
+
+def test_a_job_without_work_for_a_cluster_starts_none(small, tmp_path, monkeypatch):
+    def refuse(on):
+        raise AssertionError("a cluster was started")
+
+    monkeypatch.setattr(module, "connect", refuse)
+    job = write_job(tmp_path, f'[catalogue]\nresults = "{small.results}"\nto = "{tmp_path / "c.csv"}"')
+    run(job, folder=tmp_path)
+    assert len(pd.read_csv(tmp_path / "c.csv")) == 46
+
+
+def test_a_simulated_job_finds_its_own_files(small, tmp_path):
+    text = f"""
+[simulate]
+frames = 4
+runs = 2
+detector = "{small.geometry}"
+[ingest]
+[screen]
+ring_count = 60
+polar_ring_count = 20
+azimuth_count = 36
+ring_groups = 2
+feature_q_min = 0.1
+[catalogue]
+"""
+    run(write_job(tmp_path, text), on="threads", folder=tmp_path / "made", progress=False)
+    table = pd.read_parquet(tmp_path / "made" / "catalogue.parquet")
+    assert table["run"].tolist() == [1, 1, 2, 2]
+    assert np.isfinite(table["frame_background"]).all()
+    assert tomllib.loads(text)["simulate"]["frames"] == len(table)

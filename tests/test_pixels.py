@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from diffdask.errors import BadGeometry, MissingVariable
+from diffdask.geometry import Geometry
+from diffdask.pixels import list_pixels, photons_per_adu
+from diffdask.variables import wrap
+
+
+@pytest.fixture
+def maps():
+    random = np.random.default_rng(0)
+    shape = (2, 3, 5, 7)
+    return wrap(
+        pixel_ring=random.integers(-1, 4, size=shape).astype(np.int32),
+        pixel_azimuth=random.integers(0, 24, size=shape).astype(np.int32),
+        pixel_correction=random.uniform(1, 3, size=shape).astype(np.float32),
+    )
+
+
+def test_a_list_holds_the_usable_pixels_of_its_setting_in_the_order_of_memory(maps):
+    for setting, pixels in enumerate(list_pixels(maps)):
+        ring = maps.pixel_ring.values[setting]
+        panel, ss, fs = np.unravel_index(pixels.place, ring.shape)
+        assert (np.diff(pixels.place) > 0).all()
+        assert pixels.place.size == (ring >= 0).sum()
+        np.testing.assert_array_equal(pixels.panel, panel)
+        np.testing.assert_array_equal(pixels.ring, ring[panel, ss, fs])
+        np.testing.assert_array_equal(pixels.azimuth, maps.pixel_azimuth.values[setting][panel, ss, fs])
+        np.testing.assert_array_equal(pixels.correction, maps.pixel_correction.values[setting][panel, ss, fs])
+
+
+def test_a_setting_without_usable_pixels_has_an_empty_list(maps):
+    maps.pixel_ring[1] = -1
+    first, second = list_pixels(maps)
+    assert first.place.size > 0
+    assert second.place.size == 0
+
+
+def test_a_missing_map_is_named(maps):
+    with pytest.raises(MissingVariable, match=r"'pixel_azimuth'.*made by 'lay_out_rings'"):
+        list_pixels(maps.drop_vars("pixel_azimuth"))
+
+
+def make_geometry(per_ev, per_photon):
+    count = len(per_ev)
+    return Geometry(
+        panel_name=tuple(f"p{n}" for n in range(count)), shape=(2, 2), corner=np.zeros((count, 3)),
+        ss_step=np.tile([0, 1e-4, 0], (count, 1)), fs_step=np.tile([1e-4, 0, 0], (count, 1)),
+        adu_per_ev=np.array(per_ev, float), adu_per_photon=np.array(per_photon, float),
+    )  # fmt: skip
+
+
+def test_gain_per_ev_follows_the_photon_energy_and_gain_per_photon_does_not():
+    found = photons_per_adu(make_geometry([0.004, np.nan], [np.nan, 25.0]), np.array([9000.0, 10000.0]))
+    np.testing.assert_allclose(found, [[1 / 36, 1 / 25], [1 / 40, 1 / 25]], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_a_frame_without_a_photon_energy_has_no_gain_and_raises_no_warning():
+    found = photons_per_adu(make_geometry([0.004, np.nan], [np.nan, 25.0]), np.array([np.nan, 0.0, -9000.0]))
+    assert np.isnan(found[:, 0]).all()
+    np.testing.assert_allclose(found[:, 1], 1 / 25)
+
+
+def test_a_panel_without_gain_is_named():
+    with pytest.raises(BadGeometry, match="'p1' has neither adu_per_eV nor adu_per_photon"):
+        photons_per_adu(make_geometry([0.004, np.nan], [np.nan, np.nan]), np.array([9000.0]))

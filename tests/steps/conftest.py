@@ -105,10 +105,34 @@ def check_step(step, ds, needed):
     xr.testing.assert_identical(with_pixels, made)
 
 
+def check_frames_alone(step):
+    """Assert that frames of other gain, camera length and beam centre do not change what is said of a frame."""
+    geometry = small_geometry()
+    geometry.adu_per_ev[:] = 4.0 / ENERGY
+    columns = make_columns(
+        4,
+        geometry,
+        photon_energy=ENERGY * np.array([1, 1.2, 1, 1.1]),
+        camera_length=LENGTH * np.array([1, 1, 1.1, 1.1]),
+        run=np.array([1, 1, 2, 3]),
+    )
+    adu, layout = make_frames(expected_photons(), count=4), {"q_min": 0.3, "q_max": 3.0}
+    ds = make_dataset(adu, columns=columns, **layout)
+    assert ds.sizes["setting"] == 4
+    made = step(ds)
+    dim = "frame" if "frame" in made.dims else "hit"
+    for frame in range(4):
+        alone = make_dataset(adu[[frame]], columns=columns.isel(frame=[frame]), **layout)
+        for name, variable in step(alone).variables.items():
+            if variable.dims[0] == dim:
+                xr.testing.assert_identical(variable, made[name].variable.isel({dim: [frame]}))
+
+
 @pytest.fixture(scope="session")
 def small():
     """What makes small detectors and frames."""
     return SimpleNamespace(
         geometry=small_geometry, columns=make_columns, expected=expected_photons, frames=make_frames,
-        dataset=make_dataset, check_step=check_step, length=LENGTH, energy=ENERGY, shape=SHAPE, pixel=PIXEL,
+        dataset=make_dataset, check_step=check_step, check_frames_alone=check_frames_alone,
+        length=LENGTH, energy=ENERGY, shape=SHAPE, pixel=PIXEL,
     )  # fmt: skip

@@ -16,6 +16,10 @@ def test_remove_background_is_a_step(small, ds):
     )
 
 
+def test_what_is_said_of_a_frame_does_not_depend_on_the_others(small):
+    small.check_frames_alone(remove_background)
+
+
 @pytest.mark.parametrize("level", [0.02, 0.3, 6.0])
 def test_the_residual_of_every_ring_averages_to_zero_within_counting_noise(small, level):
     ds = small.dataset(small.frames(small.expected(level), spots=0))

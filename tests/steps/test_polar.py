@@ -32,6 +32,10 @@ def test_find_polar_residual_is_a_step(small, ds):
     small.check_step(find, ds, needed)
 
 
+def test_what_is_said_of_a_frame_does_not_depend_on_the_others(small):
+    small.check_frames_alone(find)
+
+
 def test_without_peaks_it_is_the_mean_of_residual_pixels_and_their_standard_error(small):
     ds = small.dataset(small.frames(small.expected(wave=0.2), spots=0))
     made = find(ds, bin_pixels=30)

@@ -19,6 +19,10 @@ def test_screen_frames_is_a_step(small, ds):
     small.check_step(screen_frames, ds, needed)
 
 
+def test_what_is_said_of_a_frame_does_not_depend_on_the_others(small):
+    small.check_frames_alone(screen_frames)
+
+
 def test_peaks_and_background_are_about_what_was_planted(ds):
     made = screen_frames(ds)
     assert (made.frame_peak_count > 12).all()

@@ -1,12 +1,13 @@
 # make demo   set up and run a small campaign from frames to report
 # make test   set up and run all tests
+# make bench  time the kernels beside their peers, write benchmarks/RESULTS.md
 # make lint   style, imports, docstrings, types
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: all install demo test lint format constraints clean
+.PHONY: all install demo test bench lint format constraints clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -25,6 +26,13 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# one thread for every library, so that each number is of one core
+bench: $(INSTALLED)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 ZARR_THREADING__MAX_WORKERS=1 $(BIN)/python -m pytest benchmarks -q \
+	  -o python_files='bench_*.py' -o python_functions='bench_*' --import-mode=prepend -W default \
+	  --benchmark-disable-gc --benchmark-json=benchmarks/measured.json
+	$(BIN)/python benchmarks/write_results.py benchmarks/measured.json benchmarks/RESULTS.md 'make bench'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

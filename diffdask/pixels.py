@@ -1,4 +1,4 @@
-"""The usable pixels of a setting as a list, in the order in which memory is walked."""
+"""The usable pixels of a setting as a list, in the order in which kernels walk it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import xarray as xr
 
 from diffdask.errors import BadGeometry
 from diffdask.geometry import Geometry
+from diffdask.kernels.residual import Scratch
 from diffdask.variables import require
 
 
 class PixelList(NamedTuple):
     """Usable pixels of one setting; masked pixels and gaps do not appear and cost nothing.
 
-    A named tuple, because compiled kernels take it as it is.
+    The list goes ring by ring, in a ring azimuth by azimuth, and in such a cell
+    in the order of memory; the two maps serve the few pixels that are looked up
+    by place. A named tuple, because compiled kernels take it as it is.
     """
 
-    place: np.ndarray  #: (n,) int32, ascending place in the flattened frame
-    panel: np.ndarray  #: (n,) int16
-    ring: np.ndarray  #: (n,) int32
-    azimuth: np.ndarray  #: (n,) int32, azimuthal bin
+    place: np.ndarray  #: (n,) int32, place in the flattened frame
+    panel: np.ndarray  #: (n,) uint8 or uint16
     correction: np.ndarray  #: (n,) float32, 1 / (polarisation x solid angle x area)
+    start: np.ndarray  #: (r * a + 1,) int32, where in the list each cell begins
+    cell: np.ndarray  #: (p,) int32, cell of every pixel of the frame: ring * a + azimuth; -1 where not usable
+    factor: np.ndarray  #: (p,) float32, correction of every pixel of the frame
 
 
 def list_pixels(ds: xr.Dataset) -> tuple[PixelList, ...]:
@@ -38,19 +42,27 @@ def list_pixels(ds: xr.Dataset) -> tuple[PixelList, ...]:
     tuple of PixelList
         One a setting.
     """
-    require(ds, "pixel_ring", "pixel_azimuth", "pixel_correction")
+    require(ds, "pixel_ring", "pixel_azimuth", "pixel_correction", "ring_q", "azimuth")
     panel_size = ds.sizes["ss"] * ds.sizes["fs"]
+    azimuths = ds.sizes["azimuth"]
+    cell_count = ds.sizes["ring"] * azimuths
+    panel_type = np.uint8 if ds.sizes["panel"] <= 256 else np.uint16
     lists = []
-    for setting in range(ds.sizes["setting"]):
-        ring = ds.pixel_ring.values[setting].ravel()
-        place = np.flatnonzero(ring >= 0).astype(np.int32)
+    for ring, azimuth, factor in zip(
+        ds.pixel_ring.values, ds.pixel_azimuth.values, ds.pixel_correction.values, strict=True
+    ):
+        cell = np.where(ring >= 0, ring * azimuths + azimuth, -1).ravel().astype(np.int32)
+        usable = np.flatnonzero(cell >= 0).astype(np.int32)
+        place = usable[np.argsort(cell[usable], kind="stable")]
+        flat = np.ascontiguousarray(factor, dtype=np.float32).ravel()
         lists.append(
             PixelList(
                 place=place,
-                panel=(place // panel_size).astype(np.int16),
-                ring=ring[place].astype(np.int32),
-                azimuth=ds.pixel_azimuth.values[setting].ravel()[place].astype(np.int32),
-                correction=ds.pixel_correction.values[setting].ravel()[place].astype(np.float32),
+                panel=(place // panel_size).astype(panel_type),
+                correction=flat[place],
+                start=np.searchsorted(cell[place], np.arange(cell_count + 1)).astype(np.int32),
+                cell=cell,
+                factor=flat,
             )
         )
     return tuple(lists)
@@ -83,3 +95,18 @@ def photons_per_adu(geometry: Geometry, photon_energy: np.ndarray) -> np.ndarray
         name = geometry.panel_name[int(np.argmax(unknown))]
         raise BadGeometry(f"panel '{name}' has neither adu_per_eV nor adu_per_photon; add one to the geometry file")
     return np.divide(1.0, per_photon, out=np.full(per_photon.shape, np.nan), where=per_photon > 0).astype(np.float32)
+
+
+def make_scratch(pixels: tuple[PixelList, ...], shape: tuple[int, ...], ring_count: int) -> Scratch:
+    """Memory for kernels to work in, for frames (panel, ss, fs) of any of these settings."""
+    size = int(np.prod(shape))
+    azimuths = (pixels[0].start.size - 1) // ring_count
+    longest = max(int(np.diff(setting.start[::azimuths]).max()) for setting in pixels)
+    return Scratch(
+        photons=np.empty(longest, dtype=np.float32),
+        offset=np.zeros(shape[0], dtype=np.float32),
+        deviation=np.empty(ring_count),
+        state=np.zeros(size, dtype=np.uint8),
+        bright=np.empty(size, dtype=np.int32),
+        touched=np.empty(size, dtype=np.int32),
+    )

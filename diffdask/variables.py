@@ -30,6 +30,7 @@ _FRAME = ("frame",)
 _IMAGE = ("panel", "ss", "fs")
 _MAP = ("setting", *_IMAGE)
 _POLAR = ("hit", "polar_ring", "azimuth")
+_PEAK = ("hit", "peak")
 
 _DECLARED = (
     # frames store -------------------------------------------------------------
@@ -123,6 +124,12 @@ _DECLARED = (
     Variable("frame_is_hit", _FRAME, "boolean", "1", "enough peaks, or enough diffuse excess", "screen"),
     # hits ----------------------------------------------------------------------------
     Variable("hit_frame", ("hit",), "integer", "1", "number of the frame in ingest order", "screen"),
+    Variable("hit_peak_count", ("hit",), "integer", "1", "Bragg peaks found", "screen"),
+    Variable("peak_panel", _PEAK, "integer", "1", "panel of the peak; -1 past the last", "screen"),
+    Variable("peak_ss", _PEAK, "float", "pixel", "centre of mass along slow-scan, from the panel's corner", "screen"),
+    Variable("peak_fs", _PEAK, "float", "pixel", "centre of mass along fast-scan, from the panel's corner", "screen"),
+    Variable("peak_intensity", _PEAK, "float", "photon", "intensity above the local background", "screen"),
+    Variable("peak_snr", _PEAK, "float", "1", "signal-to-noise ratio of the intensity", "screen"),
     Variable(
         "polar_residual", _POLAR, "float", "photon", "mean residual of the bin; NaN where too few pixels", "screen"
     ),

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "diffdask"
 
 #: Layers from the ground up. A module may import from layers below its own, and from those named beside it.
 LAYERS = (
-    {"errors", "version", "variables", "geometry", "pixels", "planning"},
-    {"kernels", "models"},
+    {"errors", "version", "variables", "geometry", "planning"},
+    {"kernels", "models", "pixels"},
     {"io", "steps"},
     {"catalogue", "evaluation", "pictures", "plots", "report", "simulate"},
     {"cluster", "pipeline", "verbs"},

@@ -3,7 +3,7 @@ import pytest
 
 from diffdask.errors import BadGeometry, MissingVariable
 from diffdask.geometry import Geometry
-from diffdask.pixels import list_pixels, photons_per_adu
+from diffdask.pixels import list_pixels, make_scratch, photons_per_adu
 from diffdask.variables import wrap
 
 
@@ -15,19 +15,42 @@ def maps():
         pixel_ring=random.integers(-1, 4, size=shape).astype(np.int32),
         pixel_azimuth=random.integers(0, 24, size=shape).astype(np.int32),
         pixel_correction=random.uniform(1, 3, size=shape).astype(np.float32),
+        ring_q=np.arange(1.0, 5.0),
+        azimuth=(np.arange(24) + 0.5) * 15,
     )
 
 
-def test_a_list_holds_the_usable_pixels_of_its_setting_in_the_order_of_memory(maps):
+def test_a_list_holds_the_usable_pixels_of_its_setting_cell_by_cell(maps):
     for setting, pixels in enumerate(list_pixels(maps)):
-        ring = maps.pixel_ring.values[setting]
+        ring, azimuth = maps.pixel_ring.values[setting], maps.pixel_azimuth.values[setting]
         panel, ss, fs = np.unravel_index(pixels.place, ring.shape)
-        assert (np.diff(pixels.place) > 0).all()
-        assert pixels.place.size == (ring >= 0).sum()
+        np.testing.assert_array_equal(np.sort(pixels.place), np.flatnonzero(ring >= 0))
         np.testing.assert_array_equal(pixels.panel, panel)
-        np.testing.assert_array_equal(pixels.ring, ring[panel, ss, fs])
-        np.testing.assert_array_equal(pixels.azimuth, maps.pixel_azimuth.values[setting][panel, ss, fs])
         np.testing.assert_array_equal(pixels.correction, maps.pixel_correction.values[setting][panel, ss, fs])
+        np.testing.assert_array_equal(pixels.factor, maps.pixel_correction.values[setting].ravel())
+        assert pixels.start.size == 4 * 24 + 1
+        for cell, (start, end) in enumerate(zip(pixels.start[:-1], pixels.start[1:], strict=True)):
+            inside = (ring == cell // 24) & (azimuth == cell % 24)
+            np.testing.assert_array_equal(pixels.place[start:end], np.flatnonzero(inside), "in the order of memory")
+            assert (pixels.cell[inside.ravel()] == cell).all()
+        assert (pixels.cell[ring.ravel() < 0] == -1).all()
+
+
+@pytest.mark.parametrize(("panels", "kind"), [(256, np.uint8), (257, np.uint16)])
+def test_the_panel_number_takes_as_little_room_as_it_may(maps, panels, kind):
+    many = maps.isel(setting=[0], panel=np.arange(panels) % 3)
+    (pixels,) = list_pixels(many)
+    assert pixels.panel.dtype == kind
+    assert pixels.panel.max() == panels - 1
+
+
+def test_scratch_memory_holds_the_longest_ring_of_all_settings(maps):
+    lists = list_pixels(maps)
+    scratch = make_scratch(lists, (3, 5, 7), 4)
+    longest = max((maps.pixel_ring.values[setting] == ring).sum() for setting in range(2) for ring in range(4))
+    assert scratch.photons.size == longest
+    assert scratch.state.shape == scratch.bright.shape == scratch.touched.shape == (105,)
+    assert not scratch.state.any()
 
 
 def test_a_setting_without_usable_pixels_has_an_empty_list(maps):
@@ -35,6 +58,8 @@ def test_a_setting_without_usable_pixels_has_an_empty_list(maps):
     first, second = list_pixels(maps)
     assert first.place.size > 0
     assert second.place.size == 0
+    assert not second.start.any()
+    assert (second.cell == -1).all()
 
 
 def test_a_missing_map_is_named(maps):

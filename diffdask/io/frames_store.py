@@ -77,11 +77,12 @@ def open_frames(path: str | Path, *, chunks: int | None = None) -> xr.Dataset:
     return wrap(adu=lazy, **columns, **store.detector)
 
 
-def read_frame_block(path: str | Path, start: int, stop: int) -> xr.Dataset:
+def read_frame_block(path: str | Path, start: int, stop: int, *, columns: Sequence[str] = FRAME_COLUMNS) -> xr.Dataset:
     """Read frames ``start`` to ``stop`` (exclusive) into memory, with their columns and the detector.
 
     What a task of the screen does: no graph, and the store is opened once a
-    process. The variables are those of :func:`open_frames`.
+    process. The variables are those of :func:`open_frames`, of the columns
+    those asked for: text costs more to read than numbers.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def read_frame_block(path: str | Path, start: int, stop: int) -> xr.Dataset:
     count = store.arrays["adu"].shape[0]
     if not 0 <= start <= stop <= count:
         raise BadParameter(f"frames {start} to {stop} were asked of '{path}', which has {count}")
-    return store.read(slice(start, stop))
+    return store.read(slice(start, stop), columns)
 
 
 def take_frames(path: str | Path, frames: Sequence[int]) -> xr.Dataset:
@@ -104,7 +105,7 @@ def take_frames(path: str | Path, frames: Sequence[int]) -> xr.Dataset:
     numbers = np.asarray(frames, dtype=np.int64)
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < count):
         raise BadParameter(f"frames {numbers.min()} to {numbers.max()} were asked of '{path}', which has {count}")
-    return store.read(numbers)
+    return store.read(numbers, FRAME_COLUMNS)
 
 
 def read_layout(path: str | Path) -> GeometryFile:
@@ -155,9 +156,9 @@ class _Opened:
     def detector(self) -> dict[str, np.ndarray]:
         return {name: _loaded(self.arrays[name], slice(None)) for name in DETECTOR_VARIABLES}
 
-    def read(self, rows: slice | np.ndarray) -> xr.Dataset:
-        columns = {name: _loaded(self.arrays[name], rows) for name in ("adu", *FRAME_COLUMNS)}
-        return wrap(**columns, **self.detector)
+    def read(self, rows: slice | np.ndarray, columns: Sequence[str]) -> xr.Dataset:
+        read = {name: _loaded(self.arrays[name], rows) for name in ("adu", *columns)}
+        return wrap(**read, **self.detector)
 
 
 def _opened(path: str | Path) -> _Opened:

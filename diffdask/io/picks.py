@@ -46,7 +46,9 @@ def write_event_list(picks: pd.DataFrame, to: str | Path) -> Path:
     return Path(to)
 
 
-def write_cxi_subset(picks: pd.DataFrame, frames: str | Path, to: str | Path) -> Path:
+def write_cxi_subset(
+    picks: pd.DataFrame, frames: str | Path, to: str | Path, *, peaks: xr.Dataset | None = None
+) -> Path:
     """Write chosen frames into one CXI file, laid out as Cheetah does; their geometry fits it as it is.
 
     Parameters
@@ -58,6 +60,10 @@ def write_cxi_subset(picks: pd.DataFrame, frames: str | Path, to: str | Path) ->
         The frames store.
     to
         File to write.
+    peaks
+        Bragg peaks of the picks, dims ``hit`` (a row per pick) and ``peak``; they
+        are written as Cheetah does, so that CrystFEL can index from them
+        (``indexamajig --peaks=cxi``). Only where the file is a slab.
 
     Returns
     -------
@@ -80,6 +86,8 @@ def write_cxi_subset(picks: pd.DataFrame, frames: str | Path, to: str | Path) ->
     with _unfinished(Path(to)) as unfinished, h5py.File(unfinished, "w") as file:
         _write_pixels(file, picks, frames, layout)
         _write_columns(file, picks)
+        if peaks is not None and _is_slab(layout):
+            _write_peaks(file, peaks, layout)
     return Path(to)
 
 
@@ -152,6 +160,28 @@ def _write_columns(file: h5py.File, picks: pd.DataFrame) -> None:
             file[f"/entry_1/result_1/{name}"] = picks[name].to_numpy(dtype=dtype)
     if "run" in picks and "/entry_1/experiment_identifier" not in file:
         file["/entry_1/experiment_identifier"] = [f"r{run:04d}" for run in picks["run"]]
+
+
+def _is_slab(layout: GeometryFile) -> bool:
+    """Whether all panels lie in one plane of the file, so that two indices tell a pixel."""
+    return all(sorted(map(str, dims)) == ["%", "fs", "ss"] for dims in layout.dims)
+
+
+def _write_peaks(file: h5py.File, peaks: xr.Dataset, layout: GeometryFile) -> None:
+    """Write peaks where CrystFEL looks: X along fast-scan and Y along slow-scan of the slab, as pixel indices."""
+    count = peaks["hit_peak_count"].values
+    listed = min(int(count.max(initial=0)), peaks.sizes["peak"])
+    panel = peaks["peak_panel"].values[:, :listed]
+    is_peak = panel >= 0
+    numbers = {
+        "peakXPosRaw": peaks["peak_fs"].values[:, :listed] - 0.5 + layout.first_fs[panel],
+        "peakYPosRaw": peaks["peak_ss"].values[:, :listed] - 0.5 + layout.first_ss[panel],
+        "peakTotalIntensity": peaks["peak_intensity"].values[:, :listed],
+        "peakSNR": peaks["peak_snr"].values[:, :listed],
+    }
+    file["/entry_1/result_1/nPeaks"] = np.minimum(count, listed).astype(np.int32)
+    for name, values in numbers.items():
+        file[f"/entry_1/result_1/{name}"] = np.where(is_peak, values, 0.0).astype(np.float32)
 
 
 def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:

@@ -1,25 +1,28 @@
-"""The isotropic background: ring means after iterated asymmetric sigma clipping."""
+"""The isotropic background: the mean of a ring after iterated asymmetric sigma clipping."""
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled
+from diffdask.kernels.compilation import compiled, vectorised
+
+#: Pixels summed in float32 before the sum goes on in float64.
+_RUN = 2048
+
+#: No reading lies beyond; a limit that clips nothing but what is missing.
+_BEYOND = np.float32(1e38)
 
 
 @compiled
-def clip_rings(photons, pixel_ring, low, high, floor, passes, min_pixels, mean, deviation, count):
-    """Mean and standard deviation of every ring, outliers left out.
+def clip_ring(photons, low, high, floor, passes, min_pixels):
+    """Mean and standard deviation of one ring, outliers left out.
 
     In each pass a pixel counts if it lies within ``low`` standard deviations
-    below and ``high`` above its ring's mean of the pass before. Moments are
-    taken about the ring's former mean and kept in float64, because
-    E[x^2] - E[x]^2 cancels.
+    below and ``high`` above the mean of the pass before. Moments are taken about
+    a typical value of the ring, because E[x^2] - E[x]^2 cancels.
 
     Parameters
     ----------
     photons : (n,) float32
-        Intensities; NaN is left out.
-    pixel_ring : (n,) integer
-        Ring of each, 0 to r - 1.
+        Intensities of the ring; ``MISSING`` is left out.
     low, high : float
         Clipping limits in standard deviations.
     floor : float
@@ -29,43 +32,103 @@ def clip_rings(photons, pixel_ring, low, high, floor, passes, min_pixels, mean, 
     passes : int
         Number of clipping passes; 0 gives the plain moments.
     min_pixels : int
-        A ring with fewer pixels has no estimate: NaN.
-    mean, deviation : (r,) float64
-        Filled.
-    count : (r,) int64
-        Filled with the number of pixels left.
+        With fewer pixels left there is no estimate.
+
+    Returns
+    -------
+    mean, deviation : float
+        NaN where there is no estimate.
+    pixels : int
+        How many were left.
     """
-    rings = mean.size
-    shift = np.zeros(rings)
-    lowest = np.full(rings, -np.inf, dtype=np.float32)
-    highest = np.full(rings, np.inf, dtype=np.float32)
-    first = np.zeros(rings)
-    second = np.zeros(rings)
+    if photons.size < min_pixels or photons.size == 0:
+        return np.nan, np.nan, 0
+    shift = _typical(photons)
+    lowest, highest = -_BEYOND, _BEYOND
+    mean, deviation, pixels = np.nan, np.nan, 0
     for turn in range(passes + 1):
-        first[:] = 0.0
-        second[:] = 0.0
-        count[:] = 0
-        for i in range(photons.size):
-            ring = pixel_ring[i]
-            value = photons[i]
-            if value >= lowest[ring] and value <= highest[ring]:
-                off = value - shift[ring]
-                first[ring] += off
-                second[ring] += off * off
-                count[ring] += 1
-        for ring in range(rings):
-            if count[ring] < min_pixels:
-                mean[ring] = np.nan
-                deviation[ring] = np.nan
-                lowest[ring] = np.inf  # no later pass can count it
-                count[ring] = 0
-                continue
-            off = first[ring] / count[ring]
-            mean[ring] = shift[ring] + off
-            deviation[ring] = np.sqrt(max(second[ring] / count[ring] - off * off, 0.0))
-            if turn < passes:
-                # where all pixels left read the same, the mean may be off by it and must not clip them all
-                rounding = 1e-12 * (abs(mean[ring]) + abs(shift[ring]))
-                shift[ring] = mean[ring]
-                lowest[ring] = mean[ring] - low * deviation[ring] - rounding
-                highest[ring] = mean[ring] + max(high * deviation[ring], floor) + rounding
+        first, second, pixels = sum_between(photons, lowest, highest, shift)
+        if pixels < min_pixels:
+            return np.nan, np.nan, 0
+        off = first / pixels
+        mean = shift + off
+        deviation = np.sqrt(max(second / pixels - off * off, 0.0))
+        if turn < passes:
+            # float32 limits: pixels that all read the same must not clip each other by rounding
+            rounding = 1e-6 * abs(mean)
+            lowest = np.float32(mean - low * deviation - rounding)
+            highest = np.float32(mean + max(high * deviation, floor) + rounding)
+    return mean, deviation, pixels
+
+
+@compiled
+def sum_between(photons, lowest, highest, shift):
+    """Sums of (x - shift) and (x - shift)^2 over ``lowest`` <= x <= ``highest``, and how many there are.
+
+    Parameters
+    ----------
+    photons : (n,) float32
+    lowest, highest, shift : float32
+    """
+    first, second, pixels = 0.0, 0.0, 0
+    for start in range(0, photons.size, _RUN):
+        s, q, n = sum_run(photons[start : start + _RUN], lowest, highest, shift)
+        first += s
+        second += q
+        pixels += int(n)
+    return first, second, pixels
+
+
+@vectorised
+def count_above(photons, limit):
+    """Count values (n,) above a limit; exact up to 2^24."""
+    count = np.float32(0.0)
+    for i in range(photons.size):
+        count += np.float32(photons[i] > limit)
+    return count
+
+
+@vectorised
+def sum_all(photons, shift):
+    """The same as :func:`sum_run` of values of which none is missing, without asking."""
+    first, second = np.float32(0.0), np.float32(0.0)
+    for i in range(photons.size):
+        off = photons[i] - shift
+        first += off
+        second += off * off
+    return first, second
+
+
+@vectorised
+def sum_run(photons, lowest, highest, shift):
+    """The same of a few thousand values, summed in float32; all three as float32."""
+    first, second, pixels = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for i in range(photons.size):
+        value = photons[i]
+        is_inside = np.float32((value >= lowest) & (value <= highest))
+        off = (value - shift) * is_inside
+        first += off
+        second += off * off
+        pixels += is_inside
+    return first, second, pixels
+
+
+@compiled
+def _typical(photons):
+    """Median of nine of the values, evenly spread: close to the mean, whatever a few peaks read.
+
+    Where most of a ring is missing, its sums must still be about what the rest reads: the first values there are.
+    """
+    some = np.empty(9, dtype=np.float32)
+    count = 0
+    for i in range(9):
+        value = photons[photons.size * i // 9]
+        if value > -_BEYOND:
+            some[count] = value
+            count += 1
+    for i in range(photons.size if count < 5 else 0):
+        if count < 9 and photons[i] > -_BEYOND:
+            some[count] = photons[i]
+            count += 1
+    some[:count].sort()
+    return some[count // 2] if count else np.float32(0.0)

@@ -16,10 +16,27 @@ from typing import Any
 
 import numba
 
+#: Sums may be taken in any order, so that the processor's wide registers can be used;
+#: NaN and infinity keep their meaning.
+_ANY_ORDER = {"reassoc", "nsz", "contract", "arcp"}
+
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a kernel in nopython mode, the GIL released, with the cache of this version of all kernels."""
-    dispatcher = numba.njit(nogil=True)(function)
+    return _cached(numba.njit(nogil=True)(function))
+
+
+def vectorised(function: Callable[..., Any]) -> Any:
+    """Compile a short loop over contiguous values, whose sums may be taken in any order; otherwise as ``compiled``."""
+    return _cached(numba.njit(nogil=True, fastmath=_ANY_ORDER)(function))
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Write a small function into the kernels that call it: passing a pixel list by value costs more than the work."""
+    return numba.njit(nogil=True, inline="always")(function)
+
+
+def _cached(dispatcher: Any) -> Any:
     config: Any = numba.config
     before = config.CACHE_DIR
     config.CACHE_DIR = str(_cache_folder())

@@ -5,92 +5,44 @@ Barty et al., J. Appl. Cryst. 47, 1118 (2014).
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled
+from diffdask.kernels.compilation import compiled, inlined
+from diffdask.kernels.photons import NO_READING
 
 #: States of a pixel in the scratch image.
-UNUSED, USABLE, CANDIDATE, TAKEN, EXCLUDED = 0, 1, 2, 3, 4
+UNSEEN, CANDIDATE, TAKEN, EXCLUDED = 0, 1, 2, 3
+
+#: A pixel next to a candidate joins its peak above this part of the signal-to-noise ratio asked for.
+GROWTH = 0.7
 
 
 @compiled
-def mark_candidates(
-    photons, pixel_index, pixel_ring, pixel_correction, mean, deviation, snr, threshold, state, image, candidates
-):
-    """Lay usable pixels out as an image and list those bright against their ring.
-
-    Parameters
-    ----------
-    photons : (n,) float32
-        Intensities of the usable pixels.
-    pixel_index, pixel_ring : (n,) integer
-        Place in the frame, and ring.
-    pixel_correction : (n,) float32
-        What one photon reads in the pixel.
-    mean, deviation : (r,) float64
-        Of the rings, clipped; NaN rings have no candidates.
-    snr, threshold : float
-        A candidate exceeds the ring mean by ``threshold`` photons, and by more
-        than chance does as often as ``snr`` standard deviations of a normal
-        distribution: counts are skew, so that the limit is
-        snr * deviation + (snr^2 - 1) / 6 * quantum (Cornish-Fisher), the
-        quantum being deviation^2 / mean, what one photon reads in this ring, but
-        no more than the pixel's correction: in dark rings the deviation is that
-        of the readout, which is not skew.
-    state : (p,) uint8
-        Filled: USABLE or CANDIDATE where a pixel is usable, else UNUSED.
-    image : (p,) float32
-        Filled at usable pixels with the intensity less the ring mean.
-    candidates : (n,) int32
-        Filled with the places of candidates.
-
-    Returns
-    -------
-    int
-        Number of candidates.
-    """
-    normal = np.empty(mean.size, dtype=np.float32)
-    quantum = np.empty(mean.size, dtype=np.float32)
-    level = np.empty(mean.size, dtype=np.float32)
-    for ring in range(mean.size):
-        normal[ring] = snr * deviation[ring]
-        quantum[ring] = deviation[ring] ** 2 / mean[ring] if mean[ring] > 0.0 else np.inf
-        level[ring] = mean[ring]
-    skew = np.float32(max((snr * snr - 1.0) / 6.0, 0.0))
-    found = 0
-    for i in range(photons.size):
-        place = pixel_index[i]
-        ring = pixel_ring[i]
-        off = photons[i] - level[ring]
-        image[place] = off
-        if off > threshold and off > normal[ring] + skew * min(quantum[ring], pixel_correction[i]):
-            state[place] = CANDIDATE
-            candidates[found] = place
-            found += 1
-        elif off == off:
-            state[place] = USABLE
-        else:
-            state[place] = UNUSED
-    return found
-
-
-@compiled
-def join_candidates(candidates, shape, state, image, min_pixels, max_pixels, radius, snr, peaks):
+def join_candidates(adu, shape, pixels, offset, gain, mean, deviation, candidates, state, how, peaks):
     """Join touching candidates to peaks and keep those that stand out from their neighbourhood.
 
+    A peak is a group of touching candidates and the pixels next to them that are
+    nearly as far above their ring (0.7 of the limit).
+
     Parameters
     ----------
-    candidates : (c,) int32
-        Places with state CANDIDATE.
+    adu : (p,) integer or float
+        One frame, flat; ADU.
     shape : (panels, ss, fs)
         Of the frame; peaks do not cross panels.
-    state, image
-        From :func:`mark_candidates`; visited candidates become TAKEN.
-    min_pixels, max_pixels : int
-        Size of a peak.
-    radius : int
-        Half side of the square, about the brightest pixel, whose usable pixels
-        that are no candidates give the local background.
-    snr : float
-        The brightest pixel exceeds the local mean by this many local deviations.
+    pixels : PixelList
+        The usable pixels.
+    offset, gain : (panels,) float32
+        Common mode, ADU, and photons per ADU.
+    mean, deviation : (r,) float64
+        Isotropic background and its spread, photons.
+    candidates : (c,) int32
+        Places with state CANDIDATE.
+    state : (p,) uint8
+        Candidates, and what joins them, become TAKEN.
+    how : Screening
+        ``min_pixels`` and ``max_pixels`` of a peak; ``radius``: half side of the
+        square, about the brightest pixel, whose usable pixels that are no
+        candidates give the local background; ``snr``: the brightest pixel
+        exceeds the local mean by this many local deviations.
     peaks : (m, 6) float64
         Filled: panel, ss, fs (centre of mass, indices), intensity in photons
         above the local background, signal-to-noise ratio of that sum, pixels.
@@ -100,81 +52,98 @@ def join_candidates(candidates, shape, state, image, min_pixels, max_pixels, rad
     int
         Peaks found; those past ``m`` are counted but not filled in.
     """
-    _, height, width = shape
-    queue = np.empty(max(candidates.size, 1), dtype=np.int32)
+    queue = np.empty(how.max_pixels + 1, dtype=np.int32)
     found = 0
     for start in candidates:
         if state[start] != CANDIDATE:
             continue
-        state[start] = TAKEN
-        queue[0] = start
-        size, head = 1, 0
-        brightest = start
-        while head < size:
-            place = queue[head]
-            head += 1
-            if image[place] > image[brightest]:
-                brightest = place
-            fs = place % width
-            ss = (place // width) % height
-            for ds in range(-1, 2):
-                for df in range(-1, 2):
-                    if ss + ds < 0 or ss + ds >= height or fs + df < 0 or fs + df >= width:
-                        continue
-                    neighbour = place + ds * width + df
-                    if state[neighbour] == CANDIDATE:
-                        state[neighbour] = TAKEN
-                        queue[size] = neighbour
-                        size += 1
-        if size < min_pixels or size > max_pixels:
+        size = _flood(start, adu, shape, pixels, offset, gain, mean, deviation, state, how.snr, queue)
+        if size < how.min_pixels or size > how.max_pixels:
             continue
-        level, spread, around = _neighbourhood(brightest, shape, state, image, radius)
-        if around < 2 * radius or image[brightest] - level <= snr * spread:
+        brightest = queue[0]
+        for place in queue[:size]:
+            if _residual_at(place, adu, shape, pixels, offset, gain, mean) > _residual_at(
+                brightest, adu, shape, pixels, offset, gain, mean
+            ):
+                brightest = place
+        level, spread, around = _neighbourhood(brightest, adu, shape, pixels, offset, gain, mean, state, how.radius)
+        height_of_peak = _residual_at(brightest, adu, shape, pixels, offset, gain, mean) - level
+        if around < 2 * how.radius or height_of_peak <= how.snr * spread:
             continue
         if found < peaks.shape[0]:
-            total, ss_sum, fs_sum = 0.0, 0.0, 0.0
-            for place in queue[:size]:
-                value = image[place] - level
-                total += value
-                ss_sum += value * ((place // width) % height)
-                fs_sum += value * (place % width)
-            peaks[found, 0] = brightest // (height * width)
-            peaks[found, 1] = ss_sum / total
-            peaks[found, 2] = fs_sum / total
-            peaks[found, 3] = total
-            peaks[found, 4] = total / max(spread * np.sqrt(size), 1e-12)
-            peaks[found, 5] = size
+            _describe(queue[:size], adu, shape, pixels, offset, gain, mean, level, spread, peaks[found])
         found += 1
     return found
 
 
 @compiled
-def exclude_peaks(candidates, shape, state, radius):
-    """Mark the neighbourhood of every candidate EXCLUDED: its pixels belong to Bragg peaks, not to the rings.
-
-    Parameters
-    ----------
-    candidates : (c,) int32
-        Bright pixels.
-    shape : (panels, ss, fs)
-        Of the frame.
-    state : (p,) uint8
-        Changed in place within ``radius`` pixels of a candidate.
-    radius : int
-        How far a peak's wings reach, pixels.
-    """
+def _flood(start, adu, shape, pixels, offset, gain, mean, deviation, state, snr, queue):
+    """Take the pixels of the peak at ``start``, its panel's only; gives their number, counted on past the queue."""
     _, height, width = shape
-    for place in candidates:
+    azimuths = (pixels.start.size - 1) // mean.size
+    pending = np.empty(64, dtype=np.int32)
+    pending[0] = start
+    waiting, size = 1, 1
+    queue[0] = start
+    state[start] = TAKEN
+    while waiting:
+        waiting -= 1
+        place = pending[waiting]
         fs = place % width
         ss = (place // width) % height
-        for ds in range(max(-radius, -ss), min(radius, height - 1 - ss) + 1):
-            for df in range(max(-radius, -fs), min(radius, width - 1 - fs) + 1):
-                if state[place + ds * width + df] != UNUSED:
-                    state[place + ds * width + df] = EXCLUDED
+        for ds in range(max(-1, -ss), min(1, height - 1 - ss) + 1):
+            for df in range(max(-1, -fs), min(1, width - 1 - fs) + 1):
+                other = place + ds * width + df
+                if state[other] == TAKEN or pixels.cell[other] < 0:
+                    continue
+                if state[other] == CANDIDATE:
+                    if waiting == pending.size:
+                        longer = np.empty(2 * pending.size, dtype=np.int32)
+                        longer[:waiting] = pending
+                        pending = longer
+                    pending[waiting] = other
+                    waiting += 1
+                else:
+                    off = _residual_at(other, adu, shape, pixels, offset, gain, mean)
+                    if not off > GROWTH * snr * deviation[pixels.cell[other] // azimuths]:
+                        continue
+                state[other] = TAKEN
+                if size < queue.size:
+                    queue[size] = other
+                size += 1
+    return size
 
 
 @compiled
-def _neighbourhood(place, shape, state, image, radius):
+def _describe(members, adu, shape, pixels, offset, gain, mean, level, spread, peak):
+    """Fill a row of ``peaks`` from the pixels of a peak."""
+    _, height, width = shape
+    total, ss_sum, fs_sum = 0.0, 0.0, 0.0
+    for place in members:
+        value = _residual_at(place, adu, shape, pixels, offset, gain, mean) - level
+        total += value
+        ss_sum += value * ((place // width) % height)
+        fs_sum += value * (place % width)
+    peak[0] = members[0] // (height * width)
+    peak[1] = ss_sum / total
+    peak[2] = fs_sum / total
+    peak[3] = total
+    peak[4] = total / max(spread * np.sqrt(members.size), 1e-12)
+    peak[5] = members.size
+
+
+@inlined
+def _residual_at(place, adu, shape, pixels, offset, gain, mean):
+    """Photons above the ring mean at a usable place; NaN where the reading or the mean is missing."""
+    _, height, width = shape
+    panel = place // (height * width)
+    azimuths = (pixels.start.size - 1) // mean.size
+    value = (np.float32(adu[place]) - offset[panel]) * gain[panel] * pixels.factor[place]
+    return value - mean[pixels.cell[place] // azimuths] if abs(value) < NO_READING else np.nan
+
+
+@compiled
+def _neighbourhood(place, adu, shape, pixels, offset, gain, mean, state, radius):
     """Mean and deviation of the usable pixels around a place that are no candidates, and their number."""
     _, height, width = shape
     fs = place % width
@@ -182,12 +151,14 @@ def _neighbourhood(place, shape, state, image, radius):
     first, second, around = 0.0, 0.0, 0
     for ds in range(max(-radius, -ss), min(radius, height - 1 - ss) + 1):
         for df in range(max(-radius, -fs), min(radius, width - 1 - fs) + 1):
-            neighbour = place + ds * width + df
-            if state[neighbour] == USABLE:
-                first += image[neighbour]
-                second += image[neighbour] * image[neighbour]
-                around += 1
+            other = place + ds * width + df
+            if state[other] == UNSEEN and pixels.cell[other] >= 0:
+                value = _residual_at(other, adu, shape, pixels, offset, gain, mean)
+                if not np.isnan(value):
+                    first += value
+                    second += value * value
+                    around += 1
     if around == 0:
         return 0.0, 0.0, 0
-    mean = first / around
-    return mean, np.sqrt(max(second / around - mean * mean, 0.0)), around
+    middle = first / around
+    return middle, np.sqrt(max(second / around - middle * middle, 0.0)), around

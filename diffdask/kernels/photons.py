@@ -1,77 +1,112 @@
-"""From the readout to photons, on the list of usable pixels."""
+"""From the readout to corrected photons."""
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled
+from diffdask.kernels.compilation import compiled, vectorised
+
+#: What a reading that is not finite becomes: far below every limit, and harmless when multiplied by zero.
+MISSING = np.float32(-3e38)
+
+#: Photons that no pixel ever caught, either way: what lies beyond is no reading. Sums of squares stay finite.
+NO_READING = np.float32(1e15)
+
+#: Fewest ADU a photon is worth where the common mode can be seen: between coarser steps there is no peak to find.
+_PHOTON_ADU = 6.0
 
 
 @compiled
-def count_photons(adu, pixel_index, pixel_panel, pixel_correction, panel_offset, panel_gain, photons):
-    """Convert the usable pixels of one frame to corrected photons.
+def count_photons(adu, place, panel, correction, offset, gain, photons):
+    """Convert listed pixels of one frame to corrected photons.
 
     Parameters
     ----------
     adu : (p,) integer or float
         One frame, flat; ADU.
-    pixel_index : (n,) integer
-        Places of the usable pixels in ``adu``, ascending.
-    pixel_panel : (n,) integer
-        Panel of each.
-    pixel_correction : (n,) float32
-        1 / (polarisation x solid angle x area).
-    panel_offset : (k,) float32
+    place, panel : (n,) integer
+        Where the pixels are in the frame, and their panels.
+    correction : (n,) float32
+        1 / (polarisation x solid angle x area): what one photon becomes.
+    offset : (k,) float32
         Common mode of each panel, ADU.
-    panel_gain : (k,) float32
+    gain : (k,) float32
         Photons per ADU of each panel.
     photons : (n,) float32
-        Filled with the corrected intensity; NaN where a reading is not finite.
+        Filled with the corrected intensity; ``MISSING`` where a reading is not finite, or beyond reason.
     """
-    for i in range(pixel_index.size):
-        panel = pixel_panel[i]
-        value = np.float32(adu[pixel_index[i]])
-        corrected = (value - panel_offset[panel]) * panel_gain[panel] * pixel_correction[i]
-        photons[i] = corrected if np.isfinite(corrected) else np.nan
+    _convert(adu, place, panel, correction, offset, gain, photons)
+    if _count_no_readings(photons) > 0.0:
+        for i in range(photons.size):
+            if not abs(photons[i]) < NO_READING:
+                photons[i] = MISSING
+
+
+@vectorised
+def _convert(adu, place, panel, correction, offset, gain, photons):
+    for i in range(place.size):
+        k = panel[i]
+        photons[i] = (np.float32(adu[place[i]]) - offset[k]) * gain[k] * correction[i]
+
+
+@vectorised
+def _count_no_readings(values):
+    """How many are not finite, or beyond reason."""
+    count = np.float32(0.0)
+    for i in range(values.size):
+        count += np.float32(not abs(values[i]) < NO_READING)
+    return count
 
 
 @compiled
-def find_zero_peak(adu, pixel_index, pixel_panel, panel_gain, min_share, offset):
+def find_zero_peak(adu, shape, cell, gain, min_share, row_step, offset):
     """Common mode of each panel: where the pixels that caught no photon read.
 
     The mean of the readings within half a photon of zero, taken three times
     about its own former value. A panel with a smaller share of such pixels than
-    ``min_share`` is too brightly lit to tell and keeps 0.
+    ``min_share`` is too brightly lit to tell and keeps 0, as does one whose
+    photons are worth less than six ADU.
 
     Parameters
     ----------
     adu : (p,) integer or float
         One frame, flat; ADU.
-    pixel_index, pixel_panel : (n,) integer
-        Usable pixels and their panels.
-    panel_gain : (k,) float32
+    shape : (panels, ss, fs)
+        Of the frame.
+    cell : (p,) int32
+        Polar cell of every pixel, negative where it must not be used.
+    gain : (k,) float32
         Photons per ADU.
     min_share : float
         0 to 1.
+    row_step : int
+        Every row_step-th row is looked at: thousands of pixels a panel are plenty.
     offset : (k,) float32
         Filled, ADU.
     """
-    panels = panel_gain.size
-    total = np.zeros(panels)
-    inside = np.zeros(panels)
-    pixels = np.zeros(panels)
-    offset[:] = 0.0
-    for _ in range(3):
-        total[:] = 0.0
-        inside[:] = 0.0
-        pixels[:] = 0.0
-        for i in range(pixel_index.size):
-            panel = pixel_panel[i]
-            value = np.float64(adu[pixel_index[i]])
-            pixels[panel] += 1
-            if abs(value - offset[panel]) * panel_gain[panel] < 0.5:
-                total[panel] += value
-                inside[panel] += 1
-        for panel in range(panels):
-            if inside[panel] > min_share * pixels[panel] and inside[panel] > 0:
-                offset[panel] = total[panel] / inside[panel]
-            else:
-                offset[panel] = 0.0
+    panels, height, width = shape
+    for panel in range(panels):
+        half_photon = np.float32(0.5 / gain[panel])
+        middle = np.float32(0.0)
+        for _ in range(3 if gain[panel] * _PHOTON_ADU <= 1.0 else 0):
+            total, inside, pixels = 0.0, 0.0, 0.0
+            for row in range(panel * height, (panel + 1) * height, row_step):
+                start = row * width
+                s, n, used = _near_zero(adu[start : start + width], cell[start : start + width], middle, half_photon)
+                total += s
+                inside += n
+                pixels += used
+            middle = np.float32(total / inside) if inside > min_share * pixels and inside > 0.0 else np.float32(0.0)
+        offset[panel] = middle
+
+
+@vectorised
+def _near_zero(adu, cell, middle, half_photon):
+    """Sum and number of usable readings closer to ``middle`` than half a photon, and number of usable pixels."""
+    total, inside, pixels = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for i in range(adu.size):
+        value = np.float32(adu[i])
+        is_used = np.float32(cell[i] >= 0)
+        is_inside = np.float32(abs(value - middle) < half_photon) * is_used
+        total += value if is_inside > 0 else np.float32(0.0)
+        inside += is_inside
+        pixels += is_used
+    return total, inside, pixels

@@ -1,70 +1,8 @@
-"""Sums over polar cells, and what follows from them: ring anisotropy and polar residual."""
+"""What follows from the sums over polar cells: ring anisotropy, polar residual, diffuse excess."""
 
 import numpy as np
 
 from diffdask.kernels.compilation import compiled
-from diffdask.kernels.peaks import EXCLUDED
-
-
-@compiled
-def sum_cells(photons, pixel_index, pixel_ring, pixel_azimuth, state, mean, first, second, count):
-    """Sum the residual and its square over (ring, azimuth) cells, Bragg peaks left out.
-
-    Parameters
-    ----------
-    photons : (n,) float32
-        Intensities of the usable pixels; NaN is left out.
-    pixel_index, pixel_ring, pixel_azimuth : (n,) integer
-        Place in the frame, ring, azimuthal bin.
-    state : (p,) uint8
-        EXCLUDED where a pixel belongs to a Bragg peak.
-    mean : (r,) float64
-        Isotropic background; a ring with NaN gives empty cells.
-    first, second : (r, a) float64
-        Filled with sums of residual and squared residual, photons.
-    count : (r, a) int64
-        Filled with the number of pixels.
-    """
-    first[:] = 0.0
-    second[:] = 0.0
-    count[:] = 0
-    for i in range(photons.size):
-        ring = pixel_ring[i]
-        off = photons[i] - mean[ring]
-        if state[pixel_index[i]] != EXCLUDED and off == off:
-            azimuth = pixel_azimuth[i]
-            first[ring, azimuth] += off
-            second[ring, azimuth] += off * off
-            count[ring, azimuth] += 1
-
-
-@compiled
-def recentre_cells(first, second, count, min_pixels, mean):
-    """Move ring means so that every ring's residuals average to zero, and the cell sums with them.
-
-    Parameters
-    ----------
-    first, second, count : (r, a)
-        From :func:`sum_cells`; changed in place.
-    min_pixels : int
-        Rings with fewer pixels left get NaN and empty cells.
-    mean : (r,) float64
-        Ring means; changed in place.
-    """
-    for ring in range(mean.size):
-        total, pixels = first[ring].sum(), count[ring].sum()
-        if pixels < min_pixels:
-            mean[ring] = np.nan
-            first[ring] = 0.0
-            second[ring] = 0.0
-            count[ring] = 0
-            continue
-        off = total / pixels
-        mean[ring] += off
-        for azimuth in range(first.shape[1]):
-            n = count[ring, azimuth]
-            second[ring, azimuth] += n * off * off - 2.0 * off * first[ring, azimuth]
-            first[ring, azimuth] -= n * off
 
 
 @compiled

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from diffdask.errors import BadParameter, MissingVariable
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 _SUFFIXES = (".lst", ".cxi")
 
@@ -48,7 +51,7 @@ def export(
     """
     from diffdask.catalogue import catalogue_table
     from diffdask.io.picks import write_cxi_subset, write_event_list
-    from diffdask.io.results_store import frames_path
+    from diffdask.io.results_store import frames_path, open_hits
 
     to = Path(to)
     if to.suffix not in _SUFFIXES:
@@ -56,7 +59,15 @@ def export(
     picks = choose_top(catalogue_table(results), top)
     if to.suffix == ".lst":
         return write_event_list(picks, to)
-    return write_cxi_subset(picks, Path(frames) if frames is not None else frames_path(results), to)
+    where = Path(frames) if frames is not None else frames_path(results)
+    return write_cxi_subset(picks, where, to, peaks=_peaks_of(picks, open_hits(results)))
+
+
+def _peaks_of(picks: pd.DataFrame, hits: xr.Dataset) -> xr.Dataset:
+    """Rows of the hits that were picked, in the order of the picks."""
+    rows = np.searchsorted(hits.hit_frame.values, picks.index.to_numpy())
+    names = ["hit_peak_count", "peak_panel", "peak_ss", "peak_fs", "peak_intensity", "peak_snr"]
+    return hits[names].load().isel(hit=rows)
 
 
 def choose_top(table: pd.DataFrame, top: int) -> pd.DataFrame:

@@ -28,9 +28,22 @@ from diffdask.pipeline.blocks import absolute, run_marked
 from diffdask.pipeline.layout import load_layout, with_layout
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.azimuthal import find_azimuthal_features
+from diffdask.steps.peaks import LISTED_PEAKS, find_peaks
 from diffdask.steps.polar import describe_polar_rings, find_polar_residual
 from diffdask.steps.screening import screening_parameters
 from diffdask.variables import wrap
+
+_HIT_VARIABLES = (
+    "hit_frame",
+    "polar_residual",
+    "polar_noise",
+    "hit_peak_count",
+    "peak_panel",
+    "peak_ss",
+    "peak_fs",
+    "peak_intensity",
+    "peak_snr",
+)
 
 #: Hits a block: read one by one, so that a block costs about what a block of frames costs.
 _BLOCK_HITS = 32
@@ -56,15 +69,20 @@ def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None
 def average_hits(
     client: Any, frames: Path, results: Path, parameters: dict[str, dict[str, Any]], *, progress: bool
 ) -> None:
-    """Average the residual of all hits over polar bins, block by block."""
+    """Average the residual of all hits over polar bins and list their Bragg peaks, block by block."""
     layout, _ = load_layout(results)
     numbers = np.flatnonzero(open_screen(results).frame_is_hit.values)
     polar = {name: parameters["hits"][name] for name in ("polar_ring_count", "bin_pixels")}
     start_group(
         results,
         "hits",
-        sizes={"hit": numbers.size, "polar_ring": polar["polar_ring_count"], "azimuth": layout.sizes["azimuth"]},
-        names=("hit_frame", "polar_residual", "polar_noise"),
+        sizes={
+            "hit": numbers.size,
+            "polar_ring": polar["polar_ring_count"],
+            "azimuth": layout.sizes["azimuth"],
+            "peak": LISTED_PEAKS,
+        },
+        names=_HIT_VARIABLES,
         block=_BLOCK_HITS,
         parameters=parameters["hits"],
         constants=describe_polar_rings(layout, **polar),
@@ -103,12 +121,14 @@ def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> No
 def _average_block(
     block: Block, *, frames: str, results: str, screening: dict[str, Any], polar: dict[str, Any]
 ) -> None:
-    """Read single hits, average their residual over polar bins, write and mark."""
+    """Read single hits, average their residual over polar bins, list their peaks, write and mark."""
     layout, pixels = load_layout(results)
     numbers = np.flatnonzero(open_screen(results).frame_is_hit.values)[slice(*block)]
     ds = with_layout(take_frames(frames, numbers.tolist()), layout, numbers)
-    found = find_polar_residual(ds, how=screening_parameters(**screening), pixels=pixels, **polar)
-    rows = found[["polar_residual", "polar_noise"]].merge(wrap(hit_frame=numbers))
+    how = screening_parameters(**screening)
+    found = find_polar_residual(ds, how=how, pixels=pixels, **polar)
+    peaks = find_peaks(ds, how=how, pixels=pixels)
+    rows = found[["polar_residual", "polar_noise"]].merge(peaks).merge(wrap(hit_frame=numbers))
     write_rows(results, "hits", block[0], rows)
     mark_block(results, "hits", block)
 

@@ -31,6 +31,9 @@ GROUPS = ("layout", "screen", "hits", "features", "scores")
 
 Parameters = dict[str, dict[str, Any]]
 
+#: Columns of the frames store that the screen of a block looks at.
+_COLUMNS = ("photon_energy", "frame_status")
+
 _SCREEN_VARIABLES = (
     "frame_is_hit",
     "frame_peak_count",
@@ -244,6 +247,6 @@ def _screen_frames(client: Any, frames: Path, results: Path, how: dict[str, Any]
 def _screen_block(block: Block, *, frames: str, results: str, how: dict[str, Any]) -> None:
     """Read, screen, write and mark one block of frames: what a worker does."""
     layout, pixels = load_layout(results)
-    ds = with_layout(read_frame_block(frames, *block), layout, np.arange(*block))
+    ds = with_layout(read_frame_block(frames, *block, columns=_COLUMNS), layout, np.arange(*block))
     write_rows(results, "screen", block[0], screen_frames(ds, pixels=pixels, **how))
     mark_block(results, "screen", block)

@@ -7,9 +7,8 @@ import xarray as xr
 
 from diffdask.errors import BadParameter
 from diffdask.geometry import Geometry
-from diffdask.kernels.background import clip_rings
-from diffdask.kernels.photons import count_photons, find_zero_peak
-from diffdask.pixels import PixelList, list_pixels, photons_per_adu
+from diffdask.kernels.residual import Screening, subtract_rings
+from diffdask.pixels import PixelList, list_pixels, make_scratch, photons_per_adu
 from diffdask.variables import require, wrap
 
 
@@ -70,9 +69,15 @@ def remove_background(
         dask_gufunc_kwargs={"output_sizes": {"ring": ds.sizes["ring"]}},
         kwargs={
             "pixels": pixels or list_pixels(ds),
-            "ring_count": ds.sizes["ring"],
-            "common_mode_share": 0.02 if common_mode == "zero-peak" else -1.0,
-            "clipping": (float(clip_low), float(clip_high), float(threshold), int(clip_passes), int(ring_pixels)),
+            "cells": (ds.sizes["ring"], ds.sizes["azimuth"]),
+            "how": Screening(
+                common_mode_share=0.02 if common_mode == "zero-peak" else -1.0,
+                clip_low=float(clip_low),
+                clip_high=float(clip_high),
+                clip_passes=int(clip_passes),
+                ring_pixels=int(ring_pixels),
+                threshold=float(threshold),
+            ),
         },
     )
     return wrap(photons=photons, residual=residual, background_profile=profile)
@@ -84,23 +89,16 @@ def _background_block(
     gain: np.ndarray,
     *,
     pixels: tuple[PixelList, ...],
-    ring_count: int,
-    common_mode_share: float,
-    clipping: tuple[float, float, float, int, int],
+    cells: tuple[int, int],
+    how: Screening,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     photons = np.full(adu.shape, np.nan, dtype=np.float32)
     residual = np.full(adu.shape, np.nan, dtype=np.float32)
-    profile = np.empty((adu.shape[0], ring_count))
-    deviation, left = np.empty(ring_count), np.empty(ring_count, dtype=np.int64)
-    offset = np.zeros(gain.shape[1], dtype=np.float32)
+    profile = np.empty((adu.shape[0], cells[0]))
+    scratch = make_scratch(pixels, adu.shape[1:], cells[0])
     for frame in range(adu.shape[0]):
-        used = pixels[int(setting[frame])]
-        flat = adu[frame].reshape(-1)
-        values = np.empty(used.place.size, dtype=np.float32)
-        if common_mode_share >= 0:
-            find_zero_peak(flat, used.place, used.panel, gain[frame], common_mode_share, offset)
-        count_photons(flat, used.place, used.panel, used.correction, offset, gain[frame], values)
-        clip_rings(values, used.ring, *clipping, profile[frame], deviation, left)
-        photons[frame].reshape(-1)[used.place] = values
-        residual[frame].reshape(-1)[used.place] = values - profile[frame][used.ring]
+        subtract_rings(
+            adu[frame].reshape(-1), adu.shape[1:], pixels[int(setting[frame])], cells[1], gain[frame], how, scratch,
+            profile[frame], photons[frame].reshape(-1), residual[frame].reshape(-1),
+        )  # fmt: skip
     return photons, residual, profile

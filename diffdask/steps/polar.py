@@ -8,8 +8,8 @@ import xarray as xr
 from diffdask.errors import BadParameter
 from diffdask.geometry import Geometry
 from diffdask.kernels.polar import average_cells
-from diffdask.kernels.screening import Screening, sum_residual
-from diffdask.pixels import PixelList, list_pixels, photons_per_adu
+from diffdask.kernels.residual import Screening, sum_residual
+from diffdask.pixels import PixelList, list_pixels, make_scratch, photons_per_adu
 from diffdask.variables import require, wrap
 
 
@@ -130,9 +130,10 @@ def _polar_block(
     residual, noise = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
     first, second, count = np.empty(cells), np.empty(cells), np.empty(cells, dtype=np.int64)
     mean, peaks = np.empty(cells[0]), np.empty((1, 6))
+    scratch = make_scratch(pixels, adu.shape[1:], cells[0])
     for frame in range(adu.shape[0]):
         sum_residual(
-            adu[frame].reshape(-1), adu.shape[1:], pixels[int(setting[frame])], gain[frame], how,
+            adu[frame].reshape(-1), adu.shape[1:], pixels[int(setting[frame])], gain[frame], how, scratch,
             mean, first, second, count, peaks,
         )  # fmt: skip
         average_cells(first, second, count, rings_per_bin, bin_pixels, residual[frame], noise[frame])

@@ -7,8 +7,9 @@ import xarray as xr
 
 from diffdask.errors import BadParameter
 from diffdask.geometry import Geometry
-from diffdask.kernels.screening import COLUMNS, Screening, sum_residual, summarise_frame
-from diffdask.pixels import PixelList, list_pixels, photons_per_adu
+from diffdask.kernels.residual import Screening, sum_residual
+from diffdask.kernels.screening import COLUMNS, summarise_frame
+from diffdask.pixels import PixelList, list_pixels, make_scratch, photons_per_adu
 from diffdask.variables import STATUS_OK, require, wrap
 
 #: Status of a frame of which nothing can be said.
@@ -166,9 +167,10 @@ def _screen_block(
     profile, anisotropy = np.empty((frames, rings)), np.empty((frames, rings))
     first, second, count = np.empty(cells), np.empty(cells), np.empty(cells, dtype=np.int64)
     peaks = np.empty((_LISTED_PEAKS, 6))
+    scratch = make_scratch(pixels, adu.shape[1:], rings)
     for frame in range(frames):
         found = sum_residual(
-            adu[frame].reshape(-1), adu.shape[1:], pixels[int(setting[frame])], gain[frame], how,
+            adu[frame].reshape(-1), adu.shape[1:], pixels[int(setting[frame])], gain[frame], how, scratch,
             profile[frame], first, second, count, peaks,
         )  # fmt: skip
         summarise_frame(

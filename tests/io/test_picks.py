@@ -8,6 +8,7 @@ from diffdask.io.crystfel_geometry import parse_geometry
 from diffdask.io.frames_store import open_frames
 from diffdask.io.picks import write_cxi_subset, write_event_list
 from diffdask.pipeline.ingest import ingest
+from diffdask.variables import wrap
 
 
 @pytest.fixture
@@ -120,3 +121,76 @@ def test_pixels_between_panels_are_zero(tiny, put):
         expected[4:, 4:] = 0
         np.testing.assert_array_equal(file["/entry_1/data_1/data"][0], expected)
         assert (file["/entry_1/data_1/mask"][4:, 4:] != 0).all()
+
+
+def peaks_of(*places):
+    """Peaks (panel, ss, fs) in pixel indices of each pick, as ``find_peaks`` gives them."""
+    listed = np.full((3, len(places), 7), np.nan)
+    for number, rows in enumerate(places):
+        listed[:, number, : len(rows)] = np.reshape(rows, (-1, 3)).T
+    panel = np.where(np.isnan(listed[0]), -1, listed[0]).astype(int)
+    return wrap(
+        hit_peak_count=np.array([len(rows) for rows in places]),
+        peak_panel=panel,
+        peak_ss=(listed[1] + 0.5).astype(np.float32),
+        peak_fs=(listed[2] + 0.5).astype(np.float32),
+        peak_intensity=np.where(panel < 0, np.nan, 100.0 + np.arange(7)).astype(np.float32),
+        peak_snr=np.where(panel < 0, np.nan, 10.0 + np.arange(7)).astype(np.float32),
+    )
+
+
+def test_peaks_lie_on_the_bright_pixels_of_the_slab(tiny, put):
+    """As pixel indices, X along fast-scan: CrystFEL adds the half pixel itself."""
+    path = tiny.write("a.cxi", 5)
+    places = [[(0, 1, 2), (1, 3, 5), (1, 0, 0)], [], [(1, 2, 4)]]
+    with h5py.File(path, "r+") as file:
+        data = file["/entry_1/data_1/data"]
+        for frame, rows in zip((4, 2, 1), places, strict=True):
+            for panel, ss, fs in rows:
+                data[frame, 4 * panel + ss, fs] = 20000
+    store = put(path)
+    subset = write_cxi_subset(picks_of(store, 4, 2, 1), store, tiny.folder / "p.cxi", peaks=peaks_of(*places))
+    with h5py.File(subset) as file:
+        result, data = file["/entry_1/result_1"], file["/entry_1/data_1/data"][()]
+        count = result["nPeaks"][()]
+        assert count.tolist() == [3, 0, 1]
+        assert (data > 10000).sum(axis=(1, 2)).tolist() == [3, 0, 1]
+        for frame in range(3):
+            x, y = (result[name][frame, : count[frame]] for name in ("peakXPosRaw", "peakYPosRaw"))
+            assert (data[frame, y.astype(int), x.astype(int)] == 20000).all()
+            assert (x == np.round(x)).all()
+            assert result["peakTotalIntensity"][frame, : count[frame]].tolist() == [100, 101, 102][: count[frame]]
+            assert result["peakSNR"][frame, : count[frame]].tolist() == [10, 11, 12][: count[frame]]
+            for name in ("peakXPosRaw", "peakYPosRaw", "peakTotalIntensity", "peakSNR"):
+                assert not result[name][frame, count[frame] :].any()
+
+
+def test_of_more_peaks_than_are_listed_the_listed_are_told(tiny, put):
+    store = put(tiny.write("a.cxi", 2))
+    peaks = peaks_of([(0, 1, 1)] * 7, [(1, 1, 1)])
+    peaks.hit_peak_count[0] = 3000
+    with h5py.File(write_cxi_subset(picks_of(store, 0, 1), store, tiny.folder / "p.cxi", peaks=peaks)) as file:
+        assert file["/entry_1/result_1/nPeaks"][()].tolist() == [7, 1]
+        assert file["/entry_1/result_1/peakXPosRaw"].shape == (2, 7)
+
+
+def test_picks_without_a_peak_or_without_a_list_are_written_all_the_same(tiny, put):
+    store = put(tiny.write("a.cxi", 2))
+    with h5py.File(write_cxi_subset(picks_of(store, 0), store, tiny.folder / "p.cxi", peaks=peaks_of([]))) as file:
+        assert file["/entry_1/result_1/nPeaks"][()].tolist() == [0]
+    with h5py.File(write_cxi_subset(picks_of(store, 0), store, tiny.folder / "p.cxi")) as file:
+        assert "nPeaks" not in file["/entry_1/result_1"]
+
+
+def test_where_panels_are_no_slab_there_is_no_place_for_peaks(tiny, put):
+    text = tiny.geometry.read_text().replace("dim1 = ss\ndim2 = fs", "dim1 = 0\ndim2 = ss\ndim3 = fs")
+    text = text.replace("p1/min_ss = 4", "p1/dim1 = 1\np1/min_ss = 0").replace("p1/max_ss = 7", "p1/max_ss = 3")
+    tiny.geometry.write_text(text.replace("mask = ", "; mask = "))
+    path = tiny.write("a.cxi", 2)
+    with h5py.File(path, "r+") as file:
+        del file["/entry_1/instrument_1/detector_1/data"]
+        file["/entry_1/instrument_1/detector_1/data"] = tiny.panels(2)
+    store = put(path)
+    subset = write_cxi_subset(picks_of(store, 1), store, tiny.folder / "p.cxi", peaks=peaks_of([(1, 1, 1)]))
+    with h5py.File(subset) as file:
+        assert "peakXPosRaw" not in file["/entry_1/result_1"]

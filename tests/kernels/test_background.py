@@ -8,14 +8,20 @@ import pytest
 
 from diffdask.geometry import Geometry, momentum_transfer, pixel_positions
 from diffdask.io.crystfel_geometry import read_geometry, take_panels
-from diffdask.kernels.background import clip_rings
+from diffdask.kernels.background import clip_ring, count_above, sum_all, sum_between
+from diffdask.kernels.photons import MISSING
 
 PLAIN = {"low": 5.0, "high": 5.0, "floor": 0.0, "passes": 3, "min_pixels": 20}
 
 
 def clip(photons, ring, ring_count, **how):
-    mean, deviation, count = np.empty(ring_count), np.empty(ring_count), np.empty(ring_count, np.int64)
-    clip_rings(photons, ring, *{**PLAIN, **how}.values(), mean, deviation, count)
+    """Clip every ring of unsorted photons, NaN where missing."""
+    order = np.argsort(ring, kind="stable")
+    values = np.where(np.isnan(photons), MISSING, photons)[order].astype(np.float32)
+    start = np.searchsorted(ring[order], np.arange(ring_count + 1))
+    how = {**PLAIN, **how}.values()
+    found = [clip_ring(values[start[number] : start[number + 1]], *how) for number in range(ring_count)]
+    mean, deviation, count = (np.array(column) for column in zip(*found, strict=True))
     return mean, deviation, count
 
 
@@ -52,7 +58,7 @@ def test_ring_means_are_those_of_plain_numpy(passes, low, high, floor):
     photons[::97] = np.nan
     how = {"passes": passes, "low": low, "high": high, "floor": floor}
     for found, expected in zip(clip(photons, ring, 45, **how), reference_clip(photons, ring, 45, **how), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-12)
 
 
 def test_rings_of_too_few_pixels_or_only_nan_have_no_estimate():
@@ -74,8 +80,34 @@ def test_a_large_pedestal_changes_nothing_but_the_level():
     mean_high, deviation_high, count_high = clip(photons + np.float32(1e6), ring, 40)
     used = count > 0
     np.testing.assert_array_equal(count, count_high)
-    np.testing.assert_allclose(deviation_high[used], deviation[used], rtol=1e-6)
-    np.testing.assert_allclose(mean_high[used] - 1e6, clip(photons, ring, 40)[0][used], atol=1e-6)
+    np.testing.assert_allclose(deviation_high[used], deviation[used], rtol=1e-4)
+    np.testing.assert_allclose(mean_high[used] - 1e6, clip(photons, ring, 40)[0][used], atol=1e-4)
+
+
+def test_most_of_a_ring_missing_does_not_cost_the_rest_its_precision():
+    random = np.random.default_rng(0)
+    photons = (1e6 + random.poisson(30.0, size=5000)).astype(np.float32)
+    photons[random.uniform(size=5000) < 0.9] = np.nan
+    mean, deviation, count = clip(photons, np.zeros(5000, np.int32), 1)
+    assert mean[0] == pytest.approx(np.nanmean(photons.astype(float)), abs=1e-3)
+    assert deviation[0] == pytest.approx(np.nanstd(photons.astype(float)), rel=1e-4)
+    assert count[0] == np.isfinite(photons).sum()
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 2048, 5000])
+def test_sums_are_those_of_plain_numpy(size):
+    photons = np.random.default_rng(size).poisson(9.0, size=size).astype(np.float32)
+    inside = photons[(photons >= 4) & (photons <= 12)].astype(float) - 9
+    shift = np.float32(9)
+    found = sum_between(photons, np.float32(4), np.float32(12), shift)
+    np.testing.assert_allclose(found, (inside.sum(), (inside**2).sum(), inside.size), rtol=1e-6)
+    off = photons.astype(float) - 9
+    np.testing.assert_allclose(sum_all(photons, shift), (off.sum(), (off**2).sum()), rtol=1e-6)
+    assert count_above(photons, np.float32(12)) == (photons > 12).sum()
+    spoilt = np.where(photons > 12, MISSING, photons)
+    kept = off[photons <= 12]
+    found = sum_between(spoilt, np.float32(-1e38), np.float32(1e38), shift)
+    np.testing.assert_allclose(found, (kept.sum(), (kept**2).sum(), kept.size), rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e7])

@@ -3,24 +3,37 @@
 import numpy as np
 import pytest
 
-from diffdask.kernels.photons import count_photons, find_zero_peak
+from diffdask.kernels.photons import MISSING, count_photons, find_zero_peak
 
+SHAPE = (3, 40, 50)
 PANELS, PIXELS = 3, 2000
 
 
 def reference_photons(adu, index, panel, correction, offset, gain):
     photons = (adu[index].astype(np.float64) - offset[panel]) * gain[panel] * correction
-    return np.where(np.isfinite(photons), photons, np.nan)
+    return np.where(np.isfinite(photons), photons, MISSING)
 
 
-def reference_zero_peak(adu, index, panel, gain, min_share):
+def reference_zero_peak(adu, used, gain, min_share, row_step=1):
     offset = np.zeros(gain.size)
     for number in range(gain.size):
-        values = adu[index[panel == number]].astype(np.float64)
+        values, kept = adu.reshape(SHAPE)[number, ::row_step], used.reshape(SHAPE)[number, ::row_step]
+        values = values[kept].astype(np.float64)
+        if gain[number] * 6 > 1:
+            continue
         for _ in range(3):
             inside = values[np.abs(values - offset[number]) * gain[number] < 0.5]
             offset[number] = inside.mean() if inside.size > max(min_share * values.size, 0) else 0.0
     return offset
+
+
+def zero_peak(adu, used=None, gain=1 / 30, min_share=0.02, row_step=1):
+    """Common modes found, ADU; ``used`` flat, all if not given."""
+    cell = np.zeros(adu.size, np.int32) if used is None else np.where(used, 0, -1).astype(np.int32)
+    found = np.full(PANELS, 99, np.float32)
+    gain = np.broadcast_to(np.float32(gain), PANELS).astype(np.float32)
+    find_zero_peak(adu, SHAPE, cell, gain, min_share, row_step, found)
+    return found
 
 
 @pytest.fixture
@@ -50,23 +63,23 @@ def test_photons_are_those_of_the_formula_for_every_type_of_readout(detector, dt
     np.testing.assert_allclose(found, reference_photons(adu, *detector.values()), rtol=1e-5, atol=1e-4)
 
 
-def test_a_reading_that_is_not_finite_becomes_nan_and_touches_no_other(detector):
+def test_a_reading_that_is_not_finite_is_missing_and_touches_no_other(detector):
     adu = read("float32")
     spoilt = detector["index"][[5, 6, 7]]
     found = np.empty((2, detector["index"].size), np.float32)
     count_photons(adu, *detector.values(), found[0])
     adu[spoilt] = np.nan, np.inf, -np.inf
     count_photons(adu, *detector.values(), found[1])
-    assert np.isnan(found[1, 5:8]).all()
+    assert (found[1, 5:8] == MISSING).all()
     found[:, 5:8] = 0
     np.testing.assert_array_equal(found[0], found[1])
 
 
-def test_a_panel_without_gain_gives_nan(detector):
+def test_a_panel_without_gain_reads_nothing(detector):
     detector["gain"] = np.array([np.nan, 1, np.inf], np.float32)
     found = np.empty(detector["index"].size, np.float32)
     count_photons(read("int16"), *detector.values(), found)
-    np.testing.assert_array_equal(np.isnan(found), detector["panel"] != 1)
+    np.testing.assert_array_equal(found == MISSING, detector["panel"] != 1)
 
 
 def dim_frame(common_mode, mean=1.0, adu_per_photon=30.0, seed=3):
@@ -76,33 +89,45 @@ def dim_frame(common_mode, mean=1.0, adu_per_photon=30.0, seed=3):
     return (photons * adu_per_photon + np.asarray(common_mode)[:, None]).astype(np.float32).ravel()
 
 
+@pytest.fixture
+def used():
+    """A third of the pixels is masked."""
+    return np.random.default_rng(0).uniform(size=PANELS * PIXELS) > 1 / 3
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32"])
+@pytest.mark.parametrize("row_step", [1, 8])
 @pytest.mark.parametrize("mean", [0.0, 0.3, 1.5, 6.0])
-def test_the_common_mode_is_that_of_plain_numpy(detector, mean):
-    adu, gain = dim_frame([-4, 0, 7], mean), np.full(PANELS, 1 / 30, np.float32)
-    found = np.empty(PANELS, np.float32)
-    find_zero_peak(adu, detector["index"], detector["panel"], gain, 0.02, found)
-    expected = reference_zero_peak(adu, detector["index"], detector["panel"], gain, 0.02)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+def test_the_common_mode_is_that_of_plain_numpy(used, mean, row_step, dtype):
+    adu = np.round(dim_frame([-4, 0, 7], mean)).astype(dtype)
+    expected = reference_zero_peak(adu, used, np.full(PANELS, 1 / 30, np.float32), 0.02, row_step)
+    np.testing.assert_allclose(zero_peak(adu, used, row_step=row_step), expected, rtol=1e-5, atol=1e-4)
 
 
-def test_a_planted_common_mode_is_found_to_a_hundredth_of_a_photon(detector):
-    found = np.empty(PANELS, np.float32)
-    gain = np.full(PANELS, 1 / 30, np.float32)
-    find_zero_peak(dim_frame([-6, 0, 9], 1.0), detector["index"], detector["panel"], gain, 0.02, found)
-    np.testing.assert_allclose(found, [-6, 0, 9], atol=0.3)
+def test_a_planted_common_mode_is_found_to_a_hundredth_of_a_photon(used):
+    np.testing.assert_allclose(zero_peak(dim_frame([-6, 0, 9], 1.0), used), [-6, 0, 9], atol=0.3)
 
 
-def test_a_panel_too_brightly_lit_to_tell_keeps_its_readings(detector):
-    found = np.full(PANELS, 99, np.float32)
-    gain = np.full(PANELS, 1 / 30, np.float32)
-    find_zero_peak(dim_frame([9, 9, 9], 20.0), detector["index"], detector["panel"], gain, 0.02, found)
-    np.testing.assert_array_equal(found, 0)
+def test_readings_that_are_masked_or_not_finite_have_no_say_in_the_common_mode(used):
+    adu = dim_frame([-6, 0, 9], 1.0)
+    expected = zero_peak(adu, used)
+    np.testing.assert_array_equal(zero_peak(np.where(used, adu, np.float32(1)), used), expected)
+    for value in (np.nan, np.inf, -np.inf):
+        np.testing.assert_allclose(zero_peak(np.where(used, adu, np.float32(value))), expected, rtol=1e-6)
+
+
+def test_a_panel_too_brightly_lit_to_tell_keeps_its_readings(used):
+    np.testing.assert_array_equal(zero_peak(dim_frame([9, 9, 9], 20.0), used), 0)
+
+
+def test_where_photons_are_few_adu_or_there_is_no_gain_there_is_no_common_mode():
+    adu = dim_frame([0.5, 0.5, 0.5], 1.0, adu_per_photon=7.0)
+    found = zero_peak(adu, gain=[1 / 7, 1 / 5.9, np.nan])
+    assert found[0] == pytest.approx(0.5, abs=0.2)
+    np.testing.assert_array_equal(found[1:], 0)
 
 
 def test_a_panel_without_usable_pixels_has_no_common_mode():
-    index = np.arange(PIXELS, dtype=np.int32)
-    found = np.full(PANELS, 99, np.float32)
-    gain = np.full(PANELS, 1 / 30, np.float32)
-    find_zero_peak(dim_frame([3, 3, 3]), index, np.zeros(PIXELS, np.int16), gain, 0.0, found)
+    found = zero_peak(dim_frame([3, 3, 3]), np.arange(PANELS * PIXELS) < PIXELS, min_share=0.0)
     assert found[0] == pytest.approx(3, abs=0.5)
     np.testing.assert_array_equal(found[1:], 0)

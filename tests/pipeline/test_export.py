@@ -11,6 +11,16 @@ from diffdask.variables import wrap
 
 RANKS = np.array([0, 3, 1, 0, 2])
 
+#: Of the hits, frames 1, 2 and 4: one peak, none, two.
+PEAKS = wrap(
+    hit_peak_count=np.array([1, 0, 2]),
+    peak_panel=np.array([[0, -1], [-1, -1], [1, 0]]),
+    peak_ss=np.array([[1.5, np.nan], [np.nan, np.nan], [2.5, 0.75]], np.float32),
+    peak_fs=np.array([[3.5, np.nan], [np.nan, np.nan], [4.5, 5.0]], np.float32),
+    peak_intensity=np.array([[90, np.nan], [np.nan, np.nan], [70, 60]], np.float32),
+    peak_snr=np.array([[9, np.nan], [np.nan, np.nan], [7, 6]], np.float32),
+)
+
 
 @pytest.fixture
 def results(tiny):
@@ -20,6 +30,7 @@ def results(tiny):
     path = tiny.folder / "results.zarr"
     create_results(path, frames=frames)
     replace_group(path, "screen", wrap(frame_is_hit=RANKS > 0), {})
+    replace_group(path, "hits", PEAKS.merge(wrap(hit_frame=np.flatnonzero(RANKS))), {})
     score = np.where(RANKS > 0, 1.0 / np.maximum(RANKS, 1), np.nan)
     replace_group(path, "scores", wrap(frame_score=score, frame_rank=RANKS), {})
     return path
@@ -43,6 +54,15 @@ def test_the_subset_holds_the_best_frames_pixels(results, tiny, elsewhere):
         (tiny.folder / "f.zarr").symlink_to(frames)
     with h5py.File(export(results, top=3, to=tiny.folder / "picks.cxi", frames=frames)) as file:
         np.testing.assert_array_equal(file["/entry_1/data_1/data"], tiny.slab(5)[[2, 4, 1]])
+
+
+def test_the_subset_holds_the_peaks_of_each_frame_in_the_order_of_rank(results, tiny):
+    with h5py.File(export(results, top=3, to=tiny.folder / "picks.cxi")) as file:
+        result = {name: values[()].tolist() for name, values in file["/entry_1/result_1"].items()}
+    assert result["nPeaks"] == [0, 2, 1]
+    assert result["peakXPosRaw"] == [[0, 0], [4, 4.5], [3, 0]]
+    assert result["peakYPosRaw"] == [[0, 0], [4 + 2, 0.25], [1, 0]]
+    assert result["peakTotalIntensity"] == [[0, 0], [70, 60], [90, 0]]
 
 
 def test_an_unknown_suffix_names_the_known_ones(results, tiny):

@@ -47,9 +47,10 @@ def ring_means(ds, photons):
     """Mean of corrected photons of each ring, and the counting noise of that mean."""
     pixels = list_pixels(ds)[0]
     values = photons.ravel()[pixels.place].astype(float)
-    count = np.bincount(pixels.ring, minlength=ds.sizes["ring"])
-    mean = np.bincount(pixels.ring, values * pixels.correction, count.size) / np.maximum(count, 1)
-    variance = np.bincount(pixels.ring, values * pixels.correction**2, count.size) / np.maximum(count, 1)
+    ring = pixels.cell[pixels.place] // ds.sizes["azimuth"]
+    count = np.bincount(ring, minlength=ds.sizes["ring"])
+    mean = np.bincount(ring, values * pixels.correction, count.size) / np.maximum(count, 1)
+    variance = np.bincount(ring, values * pixels.correction**2, count.size) / np.maximum(count, 1)
     return mean, np.sqrt(variance / np.maximum(count, 1)), count
 
 

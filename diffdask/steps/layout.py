@@ -22,7 +22,8 @@ from diffdask.geometry import (
 )
 from diffdask.variables import require, wrap
 
-#: Frames closer than this share a setting: m, relative, m. Half a step moves the outermost pixel less than 0.6 pixels.
+#: Frames closer than this share a setting: m, relative, m. Half a step of the first and the last moves the outermost
+#: pixel of a CSPAD by less than 0.6 pixels; half a step of energy changes q by 0.5 %, a third of a polar ring.
 _CAMERA_LENGTH_STEP, _ENERGY_STEP, _SHIFT_STEP = 1e-4, 1e-2, 2.5e-5
 
 #: Camera length m, photon energy eV, shift x m, shift y m.

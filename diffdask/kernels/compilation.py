@@ -21,22 +21,9 @@ import numba
 _ANY_ORDER = {"reassoc", "nsz", "contract", "arcp"}
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a kernel in nopython mode, the GIL released, with the cache of this version of all kernels."""
-    return _cached(numba.njit(nogil=True)(function))
-
-
-def vectorised(function: Callable[..., Any]) -> Any:
-    """Compile a short loop over contiguous values, whose sums may be taken in any order; otherwise as ``compiled``."""
-    return _cached(numba.njit(nogil=True, fastmath=_ANY_ORDER)(function))
-
-
-def inlined(function: Callable[..., Any]) -> Any:
-    """Write a small function into the kernels that call it: passing a pixel list by value costs more than the work."""
-    return numba.njit(nogil=True, inline="always")(function)
-
-
-def _cached(dispatcher: Any) -> Any:
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls, the GIL released; keep it in the cache of this version of all kernels."""
+    dispatcher = numba.njit(nogil=True)(function)
     config: Any = numba.config
     before = config.CACHE_DIR
     config.CACHE_DIR = str(_cache_folder())
@@ -45,6 +32,26 @@ def _cached(dispatcher: Any) -> Any:
     finally:
         config.CACHE_DIR = before
     return dispatcher
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function that kernels call.
+
+    It is kept within the kernels and not by itself: what is compiled together
+    with it and what is taken from the cache may sum in another order, and then
+    two workers would differ in the last bit.
+    """
+    return numba.njit(nogil=True)(function)
+
+
+def vectorised(function: Callable[..., Any]) -> Any:
+    """Compile a short loop over contiguous values, whose sums may be taken in any order; otherwise as ``compiled``."""
+    return numba.njit(nogil=True, fastmath=_ANY_ORDER)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Write a small function into the kernels that call it: passing a pixel list by value costs more than the work."""
+    return numba.njit(nogil=True, inline="always")(function)
 
 
 @cache

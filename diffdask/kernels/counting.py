@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled
+from diffdask.kernels.compilation import kernel
 
 #: Distance of tabulated means, photons.
 MEAN_STEP = 0.125
@@ -33,7 +33,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
-@compiled
+@kernel
 def random_bits(state: np.uint64) -> np.uint64:
     """64 random bits of a state: splitmix64."""
     state = (state ^ (state >> _S30)) * _MIX_1
@@ -41,7 +41,7 @@ def random_bits(state: np.uint64) -> np.uint64:
     return state ^ (state >> _S31)
 
 
-@compiled
+@kernel
 def tabulate_poisson() -> tuple[np.ndarray, np.ndarray]:
     """Alias tables, (MEANS, COUNTS), of Poisson's distribution: thresholds (32 bits) and aliases."""
     thresholds = np.empty((MEANS, COUNTS), np.uint64)
@@ -56,7 +56,7 @@ def tabulate_poisson() -> tuple[np.ndarray, np.ndarray]:
     return thresholds, aliases
 
 
-@compiled
+@kernel
 def _fill_alias_row(scaled: np.ndarray, thresholds: np.ndarray, aliases: np.ndarray) -> None:
     """Vose's construction: each column below 1 is filled up from one above 1. ``scaled`` (COUNTS,) sums to COUNTS."""
     small = [0 for _ in range(0)]
@@ -77,7 +77,7 @@ def _fill_alias_row(scaled: np.ndarray, thresholds: np.ndarray, aliases: np.ndar
             small.append(large.pop())
 
 
-@compiled
+@kernel
 def count_photons(mean: float, state: np.uint64, thresholds: np.ndarray, aliases: np.ndarray) -> int:
     """Draw a Poisson count of ``mean`` photons; ``state`` is the random state of this pixel."""
     bits = random_bits(state)
@@ -101,7 +101,7 @@ def count_photons(mean: float, state: np.uint64, thresholds: np.ndarray, aliases
     return count + more
 
 
-@compiled
+@kernel
 def _look_up(bits: np.uint64, row: int, thresholds: np.ndarray, aliases: np.ndarray) -> int:
     column = np.int64(bits & np.uint64(COUNTS - 1))
     if ((bits >> np.uint64(7)) & np.uint64(0xFFFFFFFF)) < thresholds[row, column]:
@@ -109,7 +109,7 @@ def _look_up(bits: np.uint64, row: int, thresholds: np.ndarray, aliases: np.ndar
     return int(aliases[row, column])
 
 
-@compiled
+@kernel
 def read_out(
     expected: np.ndarray,
     gain: np.ndarray,

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled
+from diffdask.kernels.compilation import kernel
 
 
-@compiled
+@kernel
 def find_ring_anisotropy(first, second, count, mean, anisotropy):
     """Azimuthal variance of each ring, counting noise taken off, over its squared mean.
 
@@ -48,7 +48,7 @@ def find_ring_anisotropy(first, second, count, mean, anisotropy):
         anisotropy[ring] = variance / mean[ring] ** 2
 
 
-@compiled
+@kernel
 def average_cells(first, second, count, rings_per_bin, min_pixels, residual, noise):
     """Average cells over groups of neighbouring rings: the polar residual and its counting noise.
 
@@ -78,7 +78,7 @@ def average_cells(first, second, count, rings_per_bin, min_pixels, residual, noi
             noise[polar_ring, azimuth] = np.sqrt(max(variance, 0.0) / n)
 
 
-@compiled
+@kernel
 def find_diffuse_excess(residual, noise):
     """Robust spread of local polar features beyond counting noise.
 

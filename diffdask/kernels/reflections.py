@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled
+from diffdask.kernels.compilation import kernel
 
 
-@compiled
+@kernel
 def average_over_rotations(half: np.ndarray, rotations: np.ndarray, averaged: np.ndarray) -> None:
     """Average a centrosymmetric map over the rotations of its Laue group.
 
@@ -37,7 +37,7 @@ def average_over_rotations(half: np.ndarray, rotations: np.ndarray, averaged: np
                 averaged[i, j, l] = total / count
 
 
-@compiled
+@kernel
 def number_mates(indices: np.ndarray, rotations: np.ndarray) -> np.ndarray:
     """Give reflections a number, (r,), that all their Laue mates share.
 
@@ -52,7 +52,7 @@ def number_mates(indices: np.ndarray, rotations: np.ndarray) -> np.ndarray:
     return numbers
 
 
-@compiled
+@kernel
 def find_excited(
     reciprocal: np.ndarray,
     limits: np.ndarray,
@@ -112,7 +112,7 @@ def find_excited(
     return indices, shares
 
 
-@compiled
+@kernel
 def _turn(rotation: np.ndarray, h: int, k: int, l: int) -> tuple[int, int, int]:  # noqa: E741
     return (
         rotation[0, 0] * h + rotation[0, 1] * k + rotation[0, 2] * l,
@@ -121,6 +121,6 @@ def _turn(rotation: np.ndarray, h: int, k: int, l: int) -> tuple[int, int, int]:
     )
 
 
-@compiled
+@kernel
 def _pack(h: int, k: int, l: int) -> int:  # noqa: E741
     return ((h + 4096) * 8192 + (k + 4096)) * 8192 + (l + 4096)

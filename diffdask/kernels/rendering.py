@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled
+from diffdask.kernels.compilation import kernel
 
 
-@compiled
+@kernel
 def transmission(x: float, y: float, shadow: np.ndarray) -> float:
     """Share of the light that a soft-edged finger lets through.
 
@@ -30,7 +30,7 @@ def transmission(x: float, y: float, shadow: np.ndarray) -> float:
     return 1.0 - shadow[5] / ((1.0 + math.exp(-along / softness)) * (1.0 + math.exp(-inside / softness)))
 
 
-@compiled
+@kernel
 def sample_map(values: np.ndarray, h: float, k: float, l: float, outside: float) -> float:  # noqa: E741
     """Interpolate, trilinearly, a centrosymmetric map of which the half l >= 0 is stored.
 
@@ -52,7 +52,7 @@ def sample_map(values: np.ndarray, h: float, k: float, l: float, outside: float)
     return (1.0 - u) * ((1.0 - v) * near + v * right) + u * ((1.0 - v) * below + v * across)
 
 
-@compiled
+@kernel
 def render_scattering(
     scattering: np.ndarray,
     collected: np.ndarray,
@@ -114,7 +114,7 @@ def render_scattering(
         diffuse[i] = share * extra
 
 
-@compiled
+@kernel
 def add_ice(
     scattering: np.ndarray,
     collected: np.ndarray,
@@ -145,7 +145,7 @@ def add_ice(
                 background[i] += collected[i] * transmission(x, y, shadow) * crest
 
 
-@compiled
+@kernel
 def add_streak(
     scattering: np.ndarray,
     collected: np.ndarray,
@@ -169,7 +169,7 @@ def add_streak(
             background[i] += collected[i] * transmission(x, y, shadow) * photons * fade
 
 
-@compiled
+@kernel
 def meet_panels(
     corner: np.ndarray,
     ss_step: np.ndarray,
@@ -207,7 +207,7 @@ def meet_panels(
                 break
 
 
-@compiled
+@kernel
 def stamp_spots(
     panel: np.ndarray, ss: np.ndarray, fs: np.ndarray, photons: np.ndarray, radius: np.ndarray, expected: np.ndarray
 ) -> None:

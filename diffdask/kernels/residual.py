@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffdask.kernels.background import clip_ring, count_above, sum_all, sum_run
-from diffdask.kernels.compilation import compiled
+from diffdask.kernels.compilation import compiled, kernel
 from diffdask.kernels.peaks import CANDIDATE, EXCLUDED, join_candidates
 from diffdask.kernels.photons import MISSING, NO_READING, count_photons, find_zero_peak
 
@@ -52,7 +52,7 @@ class Scratch(NamedTuple):
     touched: np.ndarray  #: (p,) int32, places left out of the residual
 
 
-@compiled
+@kernel
 def sum_residual(adu, shape, pixels, gain, how, scratch, mean, first, second, count, peaks):
     """Take one frame from readout to sums of its residual over polar cells.
 
@@ -235,7 +235,7 @@ def recentre_cells(first, second, count, min_pixels, mean):
             first[ring, azimuth] -= n * off
 
 
-@compiled
+@kernel
 def subtract_rings(adu, shape, pixels, azimuths, gain, how, scratch, mean, photons, residual):
     """Corrected photons of one frame, and the same less the clipped means of their rings.
 

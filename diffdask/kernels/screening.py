@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled
+from diffdask.kernels.compilation import kernel
 from diffdask.kernels.polar import average_cells, find_diffuse_excess, find_ring_anisotropy
 
 #: What :func:`summarise_frame` fills its summary with, in this order.
 COLUMNS = ("background", "anisotropy", "diffuse_excess", "peak_count", "peak_intensity", "good_rings")
 
 
-@compiled
+@kernel
 def summarise_frame(first, second, count, mean, peaks, peak_count, rings_per_bin, window, anisotropy, summary):
     """Reduce a frame's cell sums to the numbers of its row in the catalogue.
 

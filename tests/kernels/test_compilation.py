@@ -19,8 +19,8 @@ def package(tmp_path):
     (folder / "compilation.py").write_text(Path(compilation.__file__).read_text())
     (folder / "inner.py").write_text("from compilation import compiled\n\n@compiled\ndef inner(x):\n    return x + 1\n")
     (folder / "outer.py").write_text(
-        "from compilation import compiled\nfrom inner import inner\n\n"
-        "@compiled\ndef outer(x):\n    return inner(x)\n\nprint(outer(1), sum(outer.stats.cache_hits.values()))\n"
+        "from compilation import kernel\nfrom inner import inner\n\n"
+        "@kernel\ndef outer(x):\n    return inner(x)\n\nprint(outer(1), sum(outer.stats.cache_hits.values()))\n"
     )
     return folder
 
@@ -57,5 +57,5 @@ def test_the_cache_of_other_libraries_is_left_where_it_was():
     import numba
 
     before = numba.config.CACHE_DIR
-    compilation.compiled(lambda x: x)
+    compilation.kernel(lambda x: x)
     assert before == numba.config.CACHE_DIR

@@ -37,9 +37,9 @@ def counted(monkeypatch):
     seen = []
     original = module.read_frame_block
 
-    def count(frames, start, stop):
+    def count(frames, start, stop, **options):
         seen.extend(range(start, stop))
-        return original(frames, start, stop)
+        return original(frames, start, stop, **options)
 
     monkeypatch.setattr(module, "read_frame_block", count)
     return seen

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled, vectorised
+from diffdask.kernels.compilation import compiled
 
 #: Pixels summed in float32 before the sum goes on in float64.
 _RUN = 2048
@@ -79,7 +79,7 @@ def sum_between(photons, lowest, highest, shift):
     return first, second, pixels
 
 
-@vectorised
+@compiled
 def count_above(photons, limit):
     """Count values (n,) above a limit; exact up to 2^24."""
     count = np.float32(0.0)
@@ -88,7 +88,7 @@ def count_above(photons, limit):
     return count
 
 
-@vectorised
+@compiled
 def sum_all(photons, shift):
     """The same as :func:`sum_run` of values of which none is missing, without asking."""
     first, second = np.float32(0.0), np.float32(0.0)
@@ -99,7 +99,7 @@ def sum_all(photons, shift):
     return first, second
 
 
-@vectorised
+@compiled
 def sum_run(photons, lowest, highest, shift):
     """The same of a few thousand values, summed in float32; all three as float32."""
     first, second, pixels = np.float32(0.0), np.float32(0.0), np.float32(0.0)

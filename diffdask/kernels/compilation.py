@@ -16,10 +16,6 @@ from typing import Any
 
 import numba
 
-#: Sums may be taken in any order, so that the processor's wide registers can be used;
-#: NaN and infinity keep their meaning.
-_ANY_ORDER = {"reassoc", "nsz", "contract", "arcp"}
-
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, the GIL released; keep it in the cache of this version of all kernels."""
@@ -37,16 +33,11 @@ def kernel(function: Callable[..., Any]) -> Any:
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call.
 
-    It is kept within the kernels and not by itself: what is compiled together
-    with it and what is taken from the cache may sum in another order, and then
-    two workers would differ in the last bit.
+    Sums are taken in the order in which they are written: where LLVM may choose
+    the order, it chooses differently in read-only arrays and writable ones, and
+    two workers differ in the last bit.
     """
     return numba.njit(nogil=True)(function)
-
-
-def vectorised(function: Callable[..., Any]) -> Any:
-    """Compile a short loop over contiguous values, whose sums may be taken in any order; otherwise as ``compiled``."""
-    return numba.njit(nogil=True, fastmath=_ANY_ORDER)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:

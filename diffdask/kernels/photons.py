@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffdask.kernels.compilation import compiled, vectorised
+from diffdask.kernels.compilation import compiled
 
 #: What a reading that is not finite becomes: far below every limit, and harmless when multiplied by zero.
 MISSING = np.float32(-3e38)
@@ -40,14 +40,14 @@ def count_photons(adu, place, panel, correction, offset, gain, photons):
                 photons[i] = MISSING
 
 
-@vectorised
+@compiled
 def _convert(adu, place, panel, correction, offset, gain, photons):
     for i in range(place.size):
         k = panel[i]
         photons[i] = (np.float32(adu[place[i]]) - offset[k]) * gain[k] * correction[i]
 
 
-@vectorised
+@compiled
 def _count_no_readings(values):
     """How many are not finite, or beyond reason."""
     count = np.float32(0.0)
@@ -98,7 +98,7 @@ def find_zero_peak(adu, shape, cell, gain, min_share, row_step, offset):
         offset[panel] = middle
 
 
-@vectorised
+@compiled
 def _near_zero(adu, cell, middle, half_photon):
     """Sum and number of usable readings closer to ``middle`` than half a photon, and number of usable pixels."""
     total, inside, pixels = np.float32(0.0), np.float32(0.0), np.float32(0.0)

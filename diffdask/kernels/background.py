@@ -4,7 +4,7 @@ import numpy as np
 
 from diffdask.kernels.compilation import compiled
 
-#: Pixels summed in float32 before the sum goes on in float64.
+#: Pixels summed at a time.
 _RUN = 2048
 
 #: No reading lies beyond; a limit that clips nothing but what is missing.
@@ -91,7 +91,7 @@ def count_above(photons, limit):
 @compiled
 def sum_all(photons, shift):
     """The same as :func:`sum_run` of values of which none is missing, without asking."""
-    first, second = np.float32(0.0), np.float32(0.0)
+    first, second = 0.0, 0.0
     for i in range(photons.size):
         off = photons[i] - shift
         first += off
@@ -101,8 +101,8 @@ def sum_all(photons, shift):
 
 @compiled
 def sum_run(photons, lowest, highest, shift):
-    """The same of a few thousand values, summed in float32; all three as float32."""
-    first, second, pixels = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    """The same of a few thousand values; all three as floating numbers."""
+    first, second, pixels = 0.0, 0.0, 0.0
     for i in range(photons.size):
         value = photons[i]
         is_inside = np.float32((value >= lowest) & (value <= highest))

@@ -118,15 +118,17 @@ def _flood(start, adu, shape, pixels, offset, gain, mean, deviation, state, snr,
 def _describe(members, adu, shape, pixels, offset, gain, mean, level, spread, peak):
     """Fill a row of ``peaks`` from the pixels of a peak."""
     _, height, width = shape
-    total, ss_sum, fs_sum = 0.0, 0.0, 0.0
+    total, weight, ss_sum, fs_sum = 0.0, 0.0, 0.0, 0.0
     for place in members:
         value = _residual_at(place, adu, shape, pixels, offset, gain, mean) - level
         total += value
+        value = max(value, 1e-6)  # what lies below the local level must not push the centre out of the peak
+        weight += value
         ss_sum += value * ((place // width) % height)
         fs_sum += value * (place % width)
     peak[0] = members[0] // (height * width)
-    peak[1] = ss_sum / total
-    peak[2] = fs_sum / total
+    peak[1] = ss_sum / weight
+    peak[2] = fs_sum / weight
     peak[3] = total
     peak[4] = total / max(spread * np.sqrt(members.size), 1e-12)
     peak[5] = members.size

@@ -94,8 +94,8 @@ def sum_all(photons, shift):
     first, second = 0.0, 0.0
     for i in range(photons.size):
         off = photons[i] - shift
-        first += off
-        second += off * off
+        first += np.float64(off)
+        second += np.float64(off * off)
     return first, second
 
 
@@ -107,9 +107,9 @@ def sum_run(photons, lowest, highest, shift):
         value = photons[i]
         is_inside = np.float32((value >= lowest) & (value <= highest))
         off = (value - shift) * is_inside
-        first += off
-        second += off * off
-        pixels += is_inside
+        first += np.float64(off)
+        second += np.float64(off * off)
+        pixels += np.float64(is_inside)
     return first, second, pixels
 
 

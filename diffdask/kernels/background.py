@@ -3,12 +3,8 @@
 import numpy as np
 
 from diffdask.kernels.compilation import compiled
-
-#: Pixels summed at a time.
-_RUN = 2048
-
-#: No reading lies beyond; a limit that clips nothing but what is missing.
-_BEYOND = np.float32(1e38)
+from diffdask.kernels.lanes import sum_between
+from diffdask.kernels.photons import NO_READING
 
 
 @compiled
@@ -22,7 +18,7 @@ def clip_ring(photons, low, high, floor, passes, min_pixels):
     Parameters
     ----------
     photons : (n,) float32
-        Intensities of the ring; ``MISSING`` is left out.
+        Intensities of the ring; what is not between -``NO_READING`` and ``NO_READING`` is left out.
     low, high : float
         Clipping limits in standard deviations.
     floor : float
@@ -44,10 +40,15 @@ def clip_ring(photons, low, high, floor, passes, min_pixels):
     if photons.size < min_pixels or photons.size == 0:
         return np.nan, np.nan, 0
     shift = _typical(photons)
-    lowest, highest = -_BEYOND, _BEYOND
+    lowest, highest = -NO_READING, NO_READING
     mean, deviation, pixels = np.nan, np.nan, 0
+    before = (np.nan, np.nan, 0)
     for turn in range(passes + 1):
-        first, second, pixels = sum_between(photons, lowest, highest, shift)
+        sums = sum_between(photons, lowest, highest, shift)
+        if sums == before:  # the limits have come to rest, and further passes would count the same pixels
+            break
+        before = sums
+        first, second, pixels = sums
         if pixels < min_pixels:
             return np.nan, np.nan, 0
         off = first / pixels
@@ -62,55 +63,12 @@ def clip_ring(photons, low, high, floor, passes, min_pixels):
 
 
 @compiled
-def sum_between(photons, lowest, highest, shift):
-    """Sums of (x - shift) and (x - shift)^2 over ``lowest`` <= x <= ``highest``, and how many there are.
-
-    Parameters
-    ----------
-    photons : (n,) float32
-    lowest, highest, shift : float32
-    """
-    first, second, pixels = 0.0, 0.0, 0
-    for start in range(0, photons.size, _RUN):
-        s, q, n = sum_run(photons[start : start + _RUN], lowest, highest, shift)
-        first += s
-        second += q
-        pixels += int(n)
-    return first, second, pixels
-
-
-@compiled
 def count_above(photons, limit):
-    """Count values (n,) above a limit; exact up to 2^24."""
-    count = np.float32(0.0)
+    """Count values (n,) above a limit."""
+    count = np.int32(0)  # integers associate: this loop is fast as it stands
     for i in range(photons.size):
-        count += np.float32(photons[i] > limit)
+        count += np.int32(photons[i] > limit)
     return count
-
-
-@compiled
-def sum_all(photons, shift):
-    """The same as :func:`sum_run` of values of which none is missing, without asking."""
-    first, second = 0.0, 0.0
-    for i in range(photons.size):
-        off = photons[i] - shift
-        first += np.float64(off)
-        second += np.float64(off * off)
-    return first, second
-
-
-@compiled
-def sum_run(photons, lowest, highest, shift):
-    """The same of a few thousand values; all three as floating numbers."""
-    first, second, pixels = 0.0, 0.0, 0.0
-    for i in range(photons.size):
-        value = photons[i]
-        is_inside = np.float32((value >= lowest) & (value <= highest))
-        off = (value - shift) * is_inside
-        first += np.float64(off)
-        second += np.float64(off * off)
-        pixels += np.float64(is_inside)
-    return first, second, pixels
 
 
 @compiled
@@ -123,11 +81,11 @@ def _typical(photons):
     count = 0
     for i in range(9):
         value = photons[photons.size * i // 9]
-        if value > -_BEYOND:
+        if abs(value) < NO_READING:
             some[count] = value
             count += 1
     for i in range(photons.size if count < 5 else 0):
-        if count < 9 and photons[i] > -_BEYOND:
+        if count < 9 and abs(photons[i]) < NO_READING:
             some[count] = photons[i]
             count += 1
     some[:count].sort()

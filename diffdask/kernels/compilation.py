@@ -31,12 +31,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a function that kernels call.
-
-    Sums are taken in the order in which they are written: where LLVM may choose
-    the order, it chooses differently in read-only arrays and writable ones, and
-    two workers differ in the last bit.
-    """
+    """Compile a function that kernels call; sums stay in the order in which they are written (see ``lanes``)."""
     return numba.njit(nogil=True)(function)
 
 

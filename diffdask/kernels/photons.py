@@ -3,11 +3,9 @@
 import numpy as np
 
 from diffdask.kernels.compilation import compiled
+from diffdask.kernels.lanes import sum_between
 
-#: What a reading that is not finite becomes: far below every limit, and harmless when multiplied by zero.
-MISSING = np.float32(-3e38)
-
-#: Photons that no pixel ever caught, either way: what lies beyond is no reading. Sums of squares stay finite.
+#: Photons that no pixel ever caught, either way: what lies beyond, or is not a number, is no reading.
 NO_READING = np.float32(1e15)
 
 #: Fewest ADU a photon is worth where the common mode can be seen: between coarser steps there is no peak to find.
@@ -31,29 +29,12 @@ def count_photons(adu, place, panel, correction, offset, gain, photons):
     gain : (k,) float32
         Photons per ADU of each panel.
     photons : (n,) float32
-        Filled with the corrected intensity; ``MISSING`` where a reading is not finite, or beyond reason.
+        Filled with the corrected intensity. Readings that are not finite stay so: whoever takes sums leaves out
+        what is not between -``NO_READING`` and ``NO_READING``.
     """
-    _convert(adu, place, panel, correction, offset, gain, photons)
-    if _count_no_readings(photons) > 0.0:
-        for i in range(photons.size):
-            if not abs(photons[i]) < NO_READING:
-                photons[i] = MISSING
-
-
-@compiled
-def _convert(adu, place, panel, correction, offset, gain, photons):
     for i in range(place.size):
         k = panel[i]
         photons[i] = (np.float32(adu[place[i]]) - offset[k]) * gain[k] * correction[i]
-
-
-@compiled
-def _count_no_readings(values):
-    """How many are not finite, or beyond reason."""
-    count = np.float32(0.0)
-    for i in range(values.size):
-        count += np.float32(not abs(values[i]) < NO_READING)
-    return count
 
 
 @compiled
@@ -83,30 +64,34 @@ def find_zero_peak(adu, shape, cell, gain, min_share, row_step, offset):
         Filled, ADU.
     """
     panels, height, width = shape
+    sample = np.empty((-(-height // row_step), width), dtype=np.float32)
     for panel in range(panels):
-        half_photon = np.float32(0.5 / gain[panel])
-        middle = np.float32(0.0)
-        for _ in range(3 if gain[panel] * _PHOTON_ADU <= 1.0 else 0):
-            total, inside, pixels = 0.0, 0.0, 0.0
-            for row in range(panel * height, (panel + 1) * height, row_step):
-                start = row * width
-                s, n, used = _near_zero(adu[start : start + width], cell[start : start + width], middle, half_photon)
-                total += s
-                inside += n
-                pixels += used
-            middle = np.float32(total / inside) if inside > min_share * pixels and inside > 0.0 else np.float32(0.0)
-        offset[panel] = middle
+        offset[panel] = 0.0
+        if gain[panel] * _PHOTON_ADU > 1.0 or np.isnan(gain[panel]):
+            continue
+        pixels = 0
+        for line in range(sample.shape[0]):
+            start = (panel * height + line * row_step) * width
+            pixels += _take_line(adu[start : start + width], cell[start : start + width], sample[line])
+        offset[panel] = _find_centre(sample.ravel(), np.float32(0.5 / gain[panel]), min_share * pixels)
 
 
 @compiled
-def _near_zero(adu, cell, middle, half_photon):
-    """Sum and number of usable readings closer to ``middle`` than half a photon, and number of usable pixels."""
-    total, inside, pixels = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    for i in range(adu.size):
-        value = np.float32(adu[i])
-        is_used = np.float32(cell[i] >= 0)
-        is_inside = np.float32(abs(value - middle) < half_photon) * is_used
-        total += value if is_inside > 0 else np.float32(0.0)
-        inside += is_inside
-        pixels += is_used
-    return total, inside, pixels
+def _take_line(adu, cell, line):
+    """Copy the usable readings of a line and put ``NO_READING`` at the others; gives the number of usable ones."""
+    pixels = np.int32(0)
+    for i in range(line.size):
+        is_used = cell[i] >= 0
+        line[i] = np.float32(adu[i]) if is_used else NO_READING
+        pixels += np.int32(is_used)
+    return pixels
+
+
+@compiled
+def _find_centre(sample, width, fewest):
+    """Mean of the values within ``width`` of it, from 0 on; 0 in a turn that finds no more than ``fewest``."""
+    middle = np.float32(0.0)
+    for _ in range(3):
+        first, _, inside = sum_between(sample, middle - width, middle + width, middle)
+        middle = np.float32(middle + first / inside) if inside > fewest and inside > 0 else np.float32(0.0)
+    return middle

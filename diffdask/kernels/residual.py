@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffdask.kernels.background import clip_ring, count_above, sum_all, sum_run
+from diffdask.kernels.background import clip_ring, count_above
 from diffdask.kernels.compilation import compiled, kernel
+from diffdask.kernels.lanes import sum_between
 from diffdask.kernels.peaks import CANDIDATE, EXCLUDED, join_candidates
-from diffdask.kernels.photons import MISSING, NO_READING, count_photons, find_zero_peak
-
-_BEYOND = np.float32(1e38)
+from diffdask.kernels.photons import NO_READING, count_photons, find_zero_peak
 
 #: Pixels that are asked at once whether one of them is bright.
 _STRETCH = 128
@@ -129,16 +128,12 @@ def _sum_rings(adu, pixels, gain, how, scratch, mean, first, second, count):
         found = _list_bright(photons, place, correction, mean[ring], scratch.deviation[ring], how, scratch, found)
         level = np.float32(mean[ring])
         mean[ring] = level  # the sums are about this very number
-        is_whole = count_above(photons, -_BEYOND) == photons.size
         for azimuth in range(azimuths):
             cell = ring * azimuths + azimuth
             values = photons[pixels.start[cell] - begin : pixels.start[cell + 1] - begin]
-            if is_whole:
-                first[ring, azimuth], second[ring, azimuth] = sum_all(values, level)
-                count[ring, azimuth] = values.size
-            else:
-                s, q, n = sum_run(values, -_BEYOND, _BEYOND, level)
-                first[ring, azimuth], second[ring, azimuth], count[ring, azimuth] = s, q, n
+            first[ring, azimuth], second[ring, azimuth], count[ring, azimuth] = sum_between(
+                values, -NO_READING, NO_READING, level
+            )
     return found
 
 
@@ -158,11 +153,12 @@ def _list_bright(photons, place, correction, mean, deviation, how, scratch, foun
     quantum = deviation * deviation / mean if mean > 0.0 else np.inf
     lowest = np.float32(mean + max(how.threshold, how.snr * deviation))
     for begin in range(0, photons.size, _STRETCH):
-        if count_above(photons[begin : begin + _STRETCH], lowest) == 0.0:
+        if count_above(photons[begin : begin + _STRETCH], lowest) == 0:
             continue
         for i in range(begin, min(begin + _STRETCH, photons.size)):
             off = photons[i] - mean
-            if off > how.threshold and off > how.snr * deviation + skew * min(quantum, correction[i]):
+            limit = max(how.threshold, how.snr * deviation + skew * min(quantum, correction[i]))
+            if off > limit and photons[i] < NO_READING:
                 scratch.bright[found] = place[i]
                 scratch.state[place[i]] = CANDIDATE
                 photons[i] = np.float32(mean)
@@ -259,6 +255,6 @@ def subtract_rings(adu, shape, pixels, azimuths, gain, how, scratch, mean, photo
             values, how.clip_low, how.clip_high, how.threshold, how.clip_passes, how.ring_pixels
         )
         for i in range(values.size):
-            value = values[i] if values[i] > MISSING else np.float32(np.nan)
+            value = values[i] if abs(values[i]) < NO_READING else np.float32(np.nan)
             photons[place[i]] = value
             residual[place[i]] = value - mean[ring]

@@ -44,11 +44,13 @@ def sum_between(photons, lowest, highest, shift):
     return first, second, pixels
 
 
-@intrinsic
-def _sum_lanes(typing_context, values, lowest, highest, shift):
+def _type_sums(typing_context, values, lowest, highest, shift):
     """The same of few values; all three as floating numbers."""
     result = types.UniTuple(types.float64, 3)
     return result(values, types.float32, types.float32, types.float32), _write_sums
+
+
+_sum_lanes: Any = intrinsic(_type_sums)
 
 
 def _write_sums(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

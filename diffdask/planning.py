@@ -113,6 +113,22 @@ def runs_of(numbers: Sequence[int]) -> list[Block]:
     return [(a, b) for a, b in itertools.pairwise(cuts) if a < b]
 
 
+def tiles_of(count: int, side: int) -> list[tuple[Block, Block]]:
+    """Cut the pairs of hits into square tiles, on and above the diagonal only: similarity is symmetric.
+
+    Returns
+    -------
+    list
+        (rows, columns) of each tile; tiles on the diagonal have equal ones.
+
+    Examples
+    --------
+    >>> tiles_of(5, 3)
+    [((0, 3), (0, 3)), ((0, 3), (3, 5)), ((3, 5), (3, 5))]
+    """
+    return list(itertools.combinations_with_replacement(blocks_of(count, side), 2))
+
+
 def _check_size(size: int) -> None:
     if size < 1:
         raise BadParameter(f"a block must hold at least one frame, got {size}")

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffdask.errors import BadParameter
-from diffdask.planning import align, blocks_of, blocks_to_write, pieces_of, runs_of, to_do
+from diffdask.planning import align, blocks_of, blocks_to_write, pieces_of, runs_of, tiles_of, to_do
 
 counts = st.integers(0, 300)
 sizes = st.integers(1, 40)
@@ -73,3 +73,13 @@ def test_runs_put_together_are_the_sequence(numbers):
 def test_a_block_without_frames_is_refused():
     with pytest.raises(BadParameter, match="at least one frame, got 0"):
         blocks_of(10, 0)
+
+
+@given(st.integers(0, 40), sizes)
+def test_tiles_hold_every_pair_once(count, side):
+    pairs = []
+    for rows, columns in tiles_of(count, side):
+        found = [(i, j) for i in range(*rows) for j in range(*columns)]
+        assert len(found) <= side**2
+        pairs += [(i, j) for i, j in found if i < j] if rows == columns else found
+    assert sorted(pairs) == [(i, j) for i in range(count) for j in range(i + 1, count)]

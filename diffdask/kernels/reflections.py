@@ -82,34 +82,85 @@ def find_excited(
         (r, 3) Miller indices and (r,) share of the full intensity, exp(-e^2 / 2 w^2), e being the distance from
         the Ewald sphere; shares below exp(-6) are left out.
     """
+    widest2 = mosaicity**2 * s_max**2 + size_width**2 + (bandwidth * s_max**2 * wavelength * 0.5) ** 2
+    near, distances = find_near_sphere(reciprocal, limits, wavelength, s_max, math.sqrt(12.0 * widest2))
+    indices = np.empty_like(near)
+    shares = np.empty(distances.size)
     found = 0
-    indices = np.empty((0, 3), np.int32)
-    shares = np.empty(0)
-    for is_counted in (False, True):
-        if is_counted:
-            indices = np.empty((found, 3), np.int32)
-            shares = np.empty(found)
-            found = 0
-        for h in range(-limits[0], limits[0] + 1):
-            for k in range(-limits[1], limits[1] + 1):
-                x0 = h * reciprocal[0, 0] + k * reciprocal[1, 0]
-                y0 = h * reciprocal[0, 1] + k * reciprocal[1, 1]
-                z0 = h * reciprocal[0, 2] + k * reciprocal[1, 2]
-                for l in range(-limits[2], limits[2] + 1):  # noqa: E741
-                    x = x0 + l * reciprocal[2, 0]
-                    y = y0 + l * reciprocal[2, 1]
-                    z = z0 + l * reciprocal[2, 2]
-                    s2 = x * x + y * y + z * z
-                    # |k + g|^2 - |k|^2 = 2 k.g + g^2, over 2 |k|: close to the sphere that is the distance from it.
-                    distance = z + 0.5 * s2 * wavelength
-                    width2 = mosaicity**2 * s2 + size_width**2 + (bandwidth * s2 * wavelength * 0.5) ** 2
-                    if distance * distance > 12.0 * width2 or s2 > s_max * s_max or s2 == 0.0:
-                        continue
-                    if is_counted:
-                        indices[found, 0], indices[found, 1], indices[found, 2] = h, k, l
-                        shares[found] = math.exp(-0.5 * distance * distance / width2)
+    for r in range(distances.size):
+        s2 = 0.0
+        for axis in range(3):
+            along = (
+                near[r, 0] * reciprocal[0, axis] + near[r, 1] * reciprocal[1, axis] + near[r, 2] * reciprocal[2, axis]
+            )
+            s2 += along * along
+        width2 = mosaicity**2 * s2 + size_width**2 + (bandwidth * s2 * wavelength * 0.5) ** 2
+        if distances[r] ** 2 <= 12.0 * width2:
+            indices[found] = near[r]
+            shares[found] = math.exp(-0.5 * distances[r] ** 2 / width2)
+            found += 1
+    return indices[:found].copy(), shares[:found].copy()
+
+
+@kernel
+def find_near_sphere(
+    reciprocal: np.ndarray, limits: np.ndarray, wavelength: float, s_max: float, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the points of the reciprocal lattice within ``reach`` (1/angstrom) of the Ewald sphere, the origin left out.
+
+    Parameters
+    ----------
+    reciprocal, limits, wavelength, s_max
+        As in :func:`find_excited`.
+    reach
+        1/angstrom.
+
+    Returns
+    -------
+    tuple
+        (r, 3) Miller indices, and (r,) distance from the sphere, 1/angstrom, positive outside.
+
+    Notes
+    -----
+    |k + g|^2 - |k|^2 = 2 k.g + g^2, over 2 |k|, is close to the sphere the distance from it. Along l that is a
+    parabola: only the few l between its crossings of ``-reach`` and ``reach`` are looked at.
+    """
+    found = 0
+    indices = np.empty((1024, 3), np.int32)
+    distances = np.empty(1024)
+    cx, cy, cz = reciprocal[2, 0], reciprocal[2, 1], reciprocal[2, 2]
+    curve = 0.5 * wavelength * (cx * cx + cy * cy + cz * cz)
+    for h in range(-limits[0], limits[0] + 1):
+        for k in range(-limits[1], limits[1] + 1):
+            x0 = h * reciprocal[0, 0] + k * reciprocal[1, 0]
+            y0 = h * reciprocal[0, 1] + k * reciprocal[1, 1]
+            z0 = h * reciprocal[0, 2] + k * reciprocal[1, 2]
+            slope = cz + wavelength * (x0 * cx + y0 * cy + z0 * cz)
+            start = z0 + 0.5 * wavelength * (x0 * x0 + y0 * y0 + z0 * z0)
+            middle = -0.5 * slope / curve
+            lowest = start - 0.25 * slope * slope / curve
+            if lowest > reach:
+                continue
+            outer = math.sqrt((reach - lowest) / curve)
+            inner = math.sqrt(max(-reach - lowest, 0.0) / curve)
+            first = max(math.ceil(middle - outer), -limits[2])
+            last = min(math.floor(middle + outer), limits[2])
+            l = first  # noqa: E741
+            while l <= last:
+                if middle - inner < l < middle + inner:
+                    l = max(l + 1, math.ceil(middle + inner))  # noqa: E741
+                    continue
+                x, y, z = x0 + l * cx, y0 + l * cy, z0 + l * cz
+                s2 = x * x + y * y + z * z
+                if 0.0 < s2 <= s_max * s_max:
+                    if found == distances.size:
+                        indices = np.concatenate((indices, np.empty_like(indices)))
+                        distances = np.concatenate((distances, np.empty_like(distances)))
+                    indices[found, 0], indices[found, 1], indices[found, 2] = h, k, l
+                    distances[found] = z + 0.5 * s2 * wavelength
                     found += 1
-    return indices, shares
+                l += 1  # noqa: E741
+    return indices[:found].copy(), distances[:found].copy()
 
 
 @kernel

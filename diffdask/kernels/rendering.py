@@ -53,6 +53,54 @@ def sample_map(values: np.ndarray, h: float, k: float, l: float, outside: float)
 
 
 @kernel
+def sample_haloes(
+    values: np.ndarray,
+    h: float,
+    k: float,
+    l: float,  # noqa: E741
+    metric: np.ndarray,
+    halo: float,
+    outside: float,
+) -> float:
+    """Sum, at (h, k, l), the haloes about the lattice points: ``value / (1 + halo^2 distance^2)^2``.
+
+    Parameters
+    ----------
+    values
+        (2 H + 1, 2 K + 1, L + 1) crests of the haloes at whole h, k, l, as in :func:`sample_map`.
+    h, k, l
+        Miller indices of the point.
+    metric
+        (3, 3) of the reciprocal lattice: products of a*, b*, c*, 1/angstrom^2.
+    halo
+        angstrom, 2 pi times the correlation length: the transform of exp(-r / length) falls off like this.
+    outside
+        Returned where the crests do not reach.
+
+    Notes
+    -----
+    The eight points about (h, k, l) count. Further ones give less than a thousandth of a crest where the
+    correlation length is above the cell's.
+    """
+    if l < 0.0:
+        h, k, l = -h, -k, -l  # noqa: E741
+    h += values.shape[0] // 2
+    k += values.shape[1] // 2
+    i, j, m = math.floor(h), math.floor(k), int(l)
+    if i < 0 or j < 0 or i > values.shape[0] - 2 or j > values.shape[1] - 2 or m > values.shape[2] - 2:
+        return outside
+    total = 0.0
+    for p in range(2):
+        for q in range(2):
+            for r in range(2):
+                u, v, w = h - i - p, k - j - q, l - m - r
+                distance2 = metric[0, 0] * u * u + metric[1, 1] * v * v + metric[2, 2] * w * w
+                distance2 += 2.0 * (metric[0, 1] * u * v + metric[0, 2] * u * w + metric[1, 2] * v * w)
+                total += values[i + p, j + q, m + r] / (1.0 + halo * halo * distance2) ** 2
+    return total
+
+
+@kernel
 def render_scattering(
     scattering: np.ndarray,
     collected: np.ndarray,
@@ -61,6 +109,8 @@ def render_scattering(
     bins_per_s: float,
     sampling: np.ndarray,
     values: np.ndarray,
+    metric: np.ndarray,
+    halo: float,
     strength: float,
     shadow: np.ndarray,
     background: np.ndarray,
@@ -78,8 +128,10 @@ def render_scattering(
         (2, bins) photons against s: the background, and the isotropic mean of the diffuse scattering.
     sampling
         (3, 3) rows: a point of reciprocal space times them gives steps of the map's grid.
-    values, strength
-        (2 H + 1, 2 K + 1, L + 1) the map, and what it is multiplied with; 0 puts the isotropic mean in its place.
+    values, metric, halo
+        (2 H + 1, 2 K + 1, L + 1) the map, interpolated; or crests, if ``halo`` is not 0, see :func:`sample_haloes`.
+    strength
+        What the map is multiplied with; 0 puts the isotropic mean in its place.
     shadow
         (6,), see :func:`transmission`.
     background, diffuse
@@ -104,7 +156,10 @@ def render_scattering(
             h = sampling[0, 0] * x + sampling[0, 1] * y + sampling[0, 2] * z
             k = sampling[1, 0] * x + sampling[1, 1] * y + sampling[1, 2] * z
             l = sampling[2, 0] * x + sampling[2, 1] * y + sampling[2, 2] * z  # noqa: E741
-            extra = sample_map(values, h, k, l, -1.0)
+            if halo > 0.0:
+                extra = sample_haloes(values, h, k, l, metric, halo, -1.0)
+            else:
+                extra = sample_map(values, h, k, l, -1.0)
             # Beyond the map, where there is next to nothing, what is left is isotropic.
             extra = strength * extra if extra >= 0.0 else isotropic
         else:

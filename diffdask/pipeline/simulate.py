@@ -23,6 +23,13 @@ def simulate(
     crystal: int = 1,
     seed: int = 0,
     detector: str = "cspad",
+    laue: str = "",
+    disorder: str = "",
+    streaks: float | None = None,
+    ice: float | None = None,
+    indexed: float | None = None,
+    misindexed: float = 0.0,
+    orientation_error: float = 0.0,
     on: Any = None,
     progress: bool = True,
 ) -> Path:
@@ -46,6 +53,20 @@ def simulate(
         Seed of the frames.
     detector
         "cspad", or a CrystFEL geometry file.
+    laue
+        The crystal's Laue, point or space group, as "6/m" or "P 61", on the lowest lattice that has it; without,
+        the highest Laue group of the lattice that the experiment draws. Of the labellings of the axes that fit
+        the lattice alike, the stream has any.
+    disorder
+        "liquid-like", "rigid-body" or "long-correlation" (haloes about the Bragg spots); without, drawn.
+    streaks, ice
+        Shares of the frames with a streak of the jet, and with ice rings; without, drawn.
+    indexed
+        Share of the hits that the stream holds a crystal for; without, 0.95.
+    misindexed
+        Share of those crystals whose orientation in the stream is any.
+    orientation_error
+        Rms angle by which the others are off, degrees.
     on
         Where to run: "laptop", a scheduler's address, or a file of deploy/.
     progress
@@ -66,8 +87,18 @@ def simulate(
     from diffdask.simulate import is_written, make_experiment, plan_campaign, plan_run, write_tables
 
     folder = Path(to)
+    chosen = {
+        "laue_group": laue or None,
+        "disorder": disorder or None,
+        "streak_fraction": streaks,
+        "ice_fraction": ice,
+        "indexed_fraction": indexed,
+        "misindexed_fraction": misindexed,
+        "orientation_error": orientation_error,
+    }
+    experiment = make_experiment(crystal, **{name: value for name, value in chosen.items() if value is not None})
     campaign = plan_campaign(
-        make_experiment(crystal), frames=frames, runs=runs, hits=hits, diffuse=diffuse, seed=seed, detector=detector
+        experiment, frames=frames, runs=runs, hits=hits, diffuse=diffuse, seed=seed, detector=detector
     )
     if is_written(campaign, folder):
         return folder

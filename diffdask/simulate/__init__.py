@@ -15,6 +15,7 @@ from diffdask.simulate.campaign import Campaign, FramePlan, plan_campaign, plan_
 from diffdask.simulate.cspad import cspad_geometry_text
 from diffdask.simulate.experiment import Experiment, make_experiment
 from diffdask.simulate.frame import SimulatedFrame, simulate_frame
+from diffdask.simulate.polar import simulate_polar_hits
 from diffdask.simulate.writing import is_written, write_run, write_tables
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "plan_campaign",
     "plan_run",
     "simulate_frame",
+    "simulate_polar_hits",
     "write_run",
     "write_tables",
 ]

@@ -11,21 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from diffdask.errors import BadParameter, nearest
+from diffdask.errors import BadParameter
 from diffdask.geometry import wavelength
 from diffdask.kernels.reflections import find_excited, number_mates
 from diffdask.simulate.experiment import Experiment
-
-#: Generators, acting on (h, k, l), of the rotations of each crystal system's highest Laue group.
-ROTATIONS: dict[str, list[list[list[int]]]] = {
-    "triclinic": [],
-    "monoclinic": [[[-1, 0, 0], [0, 1, 0], [0, 0, -1]]],
-    "orthorhombic": [[[-1, 0, 0], [0, 1, 0], [0, 0, -1]], [[-1, 0, 0], [0, -1, 0], [0, 0, 1]]],
-    "tetragonal": [[[0, 1, 0], [-1, 0, 0], [0, 0, 1]], [[1, 0, 0], [0, -1, 0], [0, 0, -1]]],
-    "hexagonal": [[[1, 1, 0], [-1, 0, 0], [0, 0, 1]], [[0, 1, 0], [1, 0, 0], [0, 0, -1]]],
-}
-
-UNIQUE_AXIS = {"triclinic": "*", "monoclinic": "b", "orthorhombic": "*", "tetragonal": "c", "hexagonal": "c"}
+from diffdask.symmetry import laue_rotations
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -95,29 +85,6 @@ def draw_crystal(experiment: Experiment, random: np.random.Generator) -> Crystal
     )
 
 
-@lru_cache(maxsize=8)
-def laue_rotations(lattice: str) -> np.ndarray:
-    """All rotations, (g, 3, 3) integers acting on (h, k, l), of a crystal system's highest Laue group.
-
-    Raises
-    ------
-    BadParameter
-        If the crystal system is not known.
-    """
-    if lattice not in ROTATIONS:
-        raise BadParameter(f"lattice '{lattice}' is not known; {nearest(lattice, ROTATIONS)}")
-    group = {tuple(np.eye(3, dtype=int).ravel())}
-    while True:
-        products = {
-            tuple((np.reshape(member, (3, 3)) @ np.array(generator)).ravel())
-            for member in group
-            for generator in ROTATIONS[lattice]
-        }
-        if products <= group:
-            return np.array(sorted(group), dtype=np.int64).reshape(-1, 3, 3)
-        group |= products
-
-
 def excite_reflections(experiment: Experiment, crystal: Crystal, photon_energy: float, s_max: float) -> Reflections:
     """Find the reflections that a frame at ``photon_energy`` (eV) excites, out to ``s_max`` (1/angstrom)."""
     lengths = np.linalg.norm(crystal.direct, axis=1)
@@ -131,7 +98,7 @@ def excite_reflections(experiment: Experiment, crystal: Crystal, photon_energy: 
         0.4 / crystal.domain_size,
         experiment.bandwidth,
     )
-    present = _is_present(indices, experiment.centring)
+    present = is_present(indices, experiment.centring)
     indices, shares = indices[present], shares[present]
     points = indices @ crystal.reciprocal
     s = np.linalg.norm(points, axis=1)
@@ -144,16 +111,12 @@ def excite_reflections(experiment: Experiment, crystal: Crystal, photon_energy: 
 
 def wilson_intensities(experiment: Experiment, indices: np.ndarray) -> np.ndarray:
     """Intensities, (r,) of mean 1 with acentric Wilson statistics, that Laue mates share."""
-    numbers = number_mates(indices, laue_rotations(experiment.lattice)).astype(np.uint64)
+    numbers = number_mates(indices, laue_rotations(experiment.symmetry)).astype(np.uint64)
     return _wilson_table(experiment.seed)[(numbers * _ODD) >> np.uint64(48)]
 
 
-@lru_cache(maxsize=2)
-def _wilson_table(seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, 2]).exponential(size=65536)
-
-
-def _is_present(indices: np.ndarray, centring: str) -> np.ndarray:
+def is_present(indices: np.ndarray, centring: str) -> np.ndarray:
+    """Say which reflections, (r, 3), the lattice's centring leaves: (r,) bool."""
     if centring == "C":
         return (indices[:, 0] + indices[:, 1]) % 2 == 0
     if centring == "I":
@@ -161,3 +124,8 @@ def _is_present(indices: np.ndarray, centring: str) -> np.ndarray:
     if centring == "P":
         return np.ones(len(indices), dtype=bool)
     raise BadParameter(f"centring '{centring}' is not known; known: C, I, P")
+
+
+@lru_cache(maxsize=2)
+def _wilson_table(seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, 2]).exponential(size=65536)

@@ -2,7 +2,9 @@
 
 Liquid-like motions: q^2 sigma^2 exp(-q^2 sigma^2) times the molecular transform convolved with the Fourier transform
 of exp(-r / gamma). Rigid-body translations: (1 - exp(-q^2 sigma^2)) times the molecular transform. The transform is
-that of a made-up molecule, a chain of beads, averaged over the Laue group.
+that of a made-up molecule, a chain of beads, averaged over the Laue group. Motions correlated over many cells
+(acoustic modes): q^2 times the Bragg intensities, convolved with the transform of exp(-r / length); the convolution
+leaves a halo about every lattice point, finer than any grid, so that only the crests are kept.
 
 References
 ----------
@@ -19,9 +21,10 @@ import numpy as np
 
 from diffdask.errors import BadParameter
 from diffdask.kernels.reflections import average_over_rotations
-from diffdask.simulate.crystal import cell_axes, laue_rotations
+from diffdask.simulate.crystal import cell_axes, is_present, wilson_intensities
 from diffdask.simulate.experiment import STRENGTH_WINDOW, Experiment
 from diffdask.simulate.scene import background_profile
+from diffdask.symmetry import laue_rotations
 
 #: Bins of profiles against s, from 0 to the largest s of the map.
 PROFILE_BINS = 1024
@@ -33,8 +36,10 @@ _SHELLS = 96
 class DiffuseMap:
     """Diffuse intensity over reciprocal space, in photons for a strength of 1."""
 
-    values: np.ndarray  #: (2 H + 1, 2 K + 1, L + 1) float32: the half l >= 0 of a centrosymmetric map
-    steps: np.ndarray  #: (3,) grid steps for a Miller index of 1
+    values: np.ndarray  #: (2 H + 1, 2 K + 1, L + 1) float32: the half l >= 0 of a centrosymmetric map, or of crests
+    steps: np.ndarray  #: (3,) grid steps for a Miller index of 1; 1 where the values are crests
+    metric: np.ndarray  #: (3, 3) 1/angstrom^2, products of the reciprocal axes
+    halo: float  #: angstrom, 2 pi times the correlation length; 0 where the values are the map itself
     isotropic: np.ndarray  #: (PROFILE_BINS,) mean over directions
     s_max: float  #: 1/angstrom, end of ``isotropic``
 
@@ -51,18 +56,16 @@ def make_diffuse_map(experiment: Experiment, s_max: float) -> DiffuseMap:
     BadParameter
         If ``s_max`` does not reach 8 angstrom.
     """
-    transform, s2 = _molecular_transform(experiment, s_max)
-    if experiment.disorder == "liquid-like":
-        transform = _convolve_with_correlation(transform, experiment)
-    values = np.empty(transform.shape, np.float32)
-    q2_sigma2 = (2.0 * np.pi * experiment.displacement) ** 2 * s2
-    if experiment.disorder == "liquid-like":
-        transform *= q2_sigma2 * np.exp(-q2_sigma2)
+    reciprocal = np.linalg.inv(cell_axes(experiment.cell)).T
+    if experiment.disorder == "long-correlation":
+        values, s2 = _halo_crests(experiment, s_max)
+        steps, halo = np.ones(3), 2.0 * math.pi * experiment.halo_length
     else:
-        transform *= -np.expm1(-q2_sigma2)
-    average_over_rotations(transform, laue_rotations(experiment.lattice), values)
-    s = np.sqrt(np.fft.fftshift(s2, axes=(0, 1)))
-    centre, mean, spread = _shell_statistics(values, s, s_max)
+        values, s2 = _smooth_map(experiment, s_max)
+        steps, halo = _grid_steps(experiment), 0.0
+    centre, mean, spread = _shell_statistics(values, np.sqrt(s2), s_max)
+    if halo:
+        mean, spread = _statistics_of_haloes(experiment, mean, spread)
     is_inside = (centre >= 1 / STRENGTH_WINDOW[0]) & (centre <= 1 / STRENGTH_WINDOW[1])
     if not is_inside.any():
         raise BadParameter(f"the detector ends at {1 / s_max:.1f} angstrom; strengths need it to reach 8 angstrom")
@@ -70,7 +73,51 @@ def make_diffuse_map(experiment: Experiment, s_max: float) -> DiffuseMap:
     scale = math.sqrt(np.average(ratio**2, weights=centre[is_inside]))
     values /= scale
     table = np.linspace(0.0, s_max, PROFILE_BINS)
-    return DiffuseMap(values, _grid_steps(experiment), np.interp(table, centre, mean / scale), s_max)
+    isotropic = np.interp(table, centre, mean / scale)
+    return DiffuseMap(values, steps, reciprocal @ reciprocal.T, halo, isotropic, s_max)
+
+
+def _smooth_map(experiment: Experiment, s_max: float) -> tuple[np.ndarray, np.ndarray]:
+    """Map of liquid-like or rigid-body disorder and s^2, (2 H + 1, 2 K + 1, L + 1), centred."""
+    transform, s2 = _molecular_transform(experiment, s_max)
+    if experiment.disorder == "liquid-like":
+        transform = _convolve_with_correlation(transform, experiment)
+    q2_sigma2 = (2.0 * np.pi * experiment.displacement) ** 2 * s2
+    if experiment.disorder == "liquid-like":
+        transform *= q2_sigma2 * np.exp(-q2_sigma2)
+    else:
+        transform *= -np.expm1(-q2_sigma2)
+    values = np.empty(transform.shape, np.float32)
+    average_over_rotations(transform, laue_rotations(experiment.symmetry), values)
+    return values, np.fft.fftshift(s2, axes=(0, 1))
+
+
+def _halo_crests(experiment: Experiment, s_max: float) -> tuple[np.ndarray, np.ndarray]:
+    """Crests of the haloes, s^2 times the Bragg intensities, and s^2: (2 H + 1, 2 K + 1, L + 1), centred."""
+    axes = cell_axes(experiment.cell)
+    limits = np.ceil(s_max * np.linalg.norm(axes, axis=1)).astype(int) + 2
+    h, k = (np.arange(-limit, limit + 1) for limit in limits[:2])
+    l = np.arange(limits[2] + 1)  # noqa: E741
+    reciprocal = np.linalg.inv(axes).T
+    s2 = _quadratic_form(reciprocal @ reciprocal.T, h, k, l)
+    indices = np.stack(np.meshgrid(h, k, l, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.int32)
+    bragg = wilson_intensities(experiment, indices) * is_present(indices, experiment.centring)
+    crests = s2 * np.exp(-0.5 * experiment.wilson_b * s2) * bragg.reshape(s2.shape)
+    return crests.astype(np.float32), s2
+
+
+def _statistics_of_haloes(
+    experiment: Experiment, mean: np.ndarray, spread: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of haloes in shells from those of their crests.
+
+    With x = 2 pi length s, the integral of 1 / (1 + x^2)^2 over all space is 1 / (8 pi length^3), and that of its
+    square 1 / (64 pi length^3); haloes of a crystal whose correlations reach further than its cell do not overlap.
+    """
+    points = abs(np.linalg.det(cell_axes(experiment.cell))) / (np.pi * experiment.halo_length**3)
+    mean_of_haloes = mean * points / 8
+    square = (mean**2 + spread**2) * points / 64
+    return mean_of_haloes, np.sqrt(np.maximum(square - mean_of_haloes**2, 0.0))
 
 
 def _grid_steps(experiment: Experiment) -> np.ndarray:

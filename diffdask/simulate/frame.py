@@ -9,21 +9,15 @@ import numpy as np
 
 from diffdask.geometry import wavelength
 from diffdask.kernels.counting import read_out, tabulate_poisson
-from diffdask.kernels.rendering import add_ice, add_streak, meet_panels, render_scattering, stamp_spots, transmission
+from diffdask.kernels.rendering import meet_panels, stamp_spots, transmission
 from diffdask.simulate.campaign import Campaign, FramePlan
-from diffdask.simulate.crystal import Crystal, draw_crystal, excite_reflections
+from diffdask.simulate.crystal import Crystal, excite_reflections
 from diffdask.simulate.detector import PixelMaps, layout_of, map_pixels
-from diffdask.simulate.disorder import PROFILE_BINS, DiffuseMap, make_diffuse_map
+from diffdask.simulate.draw import DrawnFrame, draw_frame
 from diffdask.simulate.experiment import STRENGTH_WINDOW
-from diffdask.simulate.scene import (
-    ICE_RINGS,
-    ICE_WIDTH,
-    FrameScene,
-    RunScene,
-    background_profile,
-    draw_frame_scene,
-    draw_run_scene,
-)
+from diffdask.simulate.indexing import Indexing
+from diffdask.simulate.render import add_streak_and_ice, render_isotropic_and_diffuse
+from diffdask.simulate.scene import FrameScene, RunScene
 
 #: Spots that count as peaks stand out of the noise beneath them by this factor.
 PEAK_SNR = 7.0
@@ -64,6 +58,7 @@ class SimulatedFrame:
     scene: FrameScene
     run_scene: RunScene
     crystal: Crystal | None  #: None in a blank
+    indexing: Indexing | None  #: None where the stream holds no crystal
     spots: Spots
     adu_per_photon: np.ndarray  #: (panel,) at this frame's photon energy, without the detector's flaws
     diffuse_rms: float  #: rms of the diffuse anisotropy over the background, as it came out
@@ -82,29 +77,26 @@ def simulate_frame(campaign: Campaign, plan: FramePlan, *, keep_truth: bool = Fa
     keep_truth
         Also return the expected photons of background, diffuse scattering and Bragg spots.
     """
-    experiment = campaign.experiment
-    run_scene = draw_run_scene(experiment, np.random.default_rng([campaign.seed, plan.run, 2]))
-    seeds = np.random.SeedSequence([campaign.seed, plan.run, 3, plan.index])
-    random = np.random.default_rng(seeds)
-    scene = draw_frame_scene(experiment, run_scene, random, has_jet=plan.has_jet)
-    maps = map_pixels(experiment, campaign.geometry_text, run_scene.shift)
-    crystal = None if plan.kind == "blank" else draw_crystal(experiment, random)
+    drawn = draw_frame(campaign, plan)
+    run_scene, scene, crystal = drawn.run_scene, drawn.scene, drawn.crystal
+    maps = map_pixels(campaign.experiment, campaign.geometry_text, run_scene.shift)
     background, diffuse, diffuse_rms = _render(campaign, plan, scene, maps, crystal)
     shape = layout_of(campaign.geometry_text).geometry.shape
     background, diffuse = background.reshape(-1, *shape), diffuse.reshape(-1, *shape)
     expected = background + diffuse
     spots = _find_spots(campaign, scene, maps, crystal, expected)
     bragg = np.zeros_like(expected) if keep_truth else None
-    radius = _spot_radii(campaign, crystal, spots)
+    radius = _radii_of(campaign, crystal, spots)
     for target in (expected, bragg):
         if target is not None:
             stamp_spots(spots.panel, spots.ss, spots.fs, spots.photons, radius, target)
     return SimulatedFrame(
         plan=plan,
-        adu=_read_out(campaign, scene, maps, expected, random, seeds),
+        adu=_read_out(campaign, drawn, maps, expected),
         scene=scene,
         run_scene=run_scene,
         crystal=crystal,
+        indexing=drawn.indexing,
         spots=spots,
         adu_per_photon=maps.adu_per_photon * _amplification(campaign, scene),
         diffuse_rms=diffuse_rms,
@@ -112,53 +104,25 @@ def simulate_frame(campaign: Campaign, plan: FramePlan, *, keep_truth: bool = Fa
     )
 
 
+def spot_radii(campaign: Campaign, crystal: Crystal, s: np.ndarray) -> np.ndarray:
+    """Standard deviations of spots in pixels: the point spread, the domains' size and the mosaicity, at most 4."""
+    experiment = campaign.experiment
+    geometry = layout_of(campaign.geometry_text).geometry
+    pixels_per_s = wavelength(experiment.photon_energy) * experiment.camera_length / np.linalg.norm(geometry.fs_step[0])
+    spread = np.hypot(0.4 / crystal.domain_size, 0.5 * crystal.mosaicity * s)
+    return np.minimum(np.hypot(experiment.spot_radius, pixels_per_s * spread), 4.0)
+
+
 def _render(
     campaign: Campaign, plan: FramePlan, scene: FrameScene, maps: PixelMaps, crystal: Crystal | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Background and diffuse photons, (n,) each, and how strong the diffuse anisotropy came out."""
-    experiment = campaign.experiment
-    diffuse_map = make_diffuse_map(experiment, maps.s_max)
-    length = wavelength(scene.photon_energy)
-    profiles = _profiles(campaign, plan, scene, diffuse_map)
-    strength = plan.strength * scene.pulse if plan.kind == "diffuse" else 0.0
-    sampling = np.zeros((3, 3)) if crystal is None else crystal.direct * diffuse_map.steps[:, None]
-    background, diffuse = np.empty((2, maps.collected.size), np.float32)
-    render_scattering(
-        maps.scattering,
-        maps.collected,
-        length,
-        profiles,
-        (PROFILE_BINS - 1) / diffuse_map.s_max,
-        sampling,
-        diffuse_map.values,
-        strength,
-        scene.shadow,
-        background,
-        diffuse,
-    )
-    diffuse_rms = _measure_anisotropy(maps, length, background, diffuse) if plan.kind == "diffuse" else 0.0
-    if scene.streak is not None:
-        direction, photons, width, reach = scene.streak
-        photons *= scene.pulse
-        add_streak(maps.scattering, maps.collected, direction, photons, width, reach, scene.shadow, background)
-    if scene.ice is not None:
-        photons_of_rings, waves = scene.ice
-        rings = np.array(ICE_RINGS)
-        photons_of_rings = photons_of_rings * scene.pulse
-        add_ice(
-            maps.scattering, maps.collected, length, rings, photons_of_rings, ICE_WIDTH, waves, scene.shadow, background
-        )
+    pixels = maps.scattering, maps.collected
+    background, diffuse = render_isotropic_and_diffuse(campaign.experiment, plan, scene, crystal, *pixels, maps.s_max)
+    is_diffuse, length = plan.kind == "diffuse", wavelength(scene.photon_energy)
+    diffuse_rms = _measure_anisotropy(maps, length, background, diffuse) if is_diffuse else 0.0
+    add_streak_and_ice(scene, *pixels, background)
     return background, diffuse, diffuse_rms
-
-
-def _profiles(campaign: Campaign, plan: FramePlan, scene: FrameScene, diffuse_map: DiffuseMap) -> np.ndarray:
-    """Background, and isotropic mean of the diffuse scattering at the plan's strength: (2, bins) photons.
-
-    A non-diffuse hit gets the second in place of diffuse scattering: brightness must not tell the classes apart.
-    """
-    table = np.linspace(0.0, diffuse_map.s_max, PROFILE_BINS)
-    background = background_profile(campaign.experiment, table, jet=scene.jet)
-    return scene.pulse * np.stack([background, plan.strength * diffuse_map.isotropic])
 
 
 def _measure_anisotropy(maps: PixelMaps, length: float, background: np.ndarray, diffuse: np.ndarray) -> float:
@@ -193,7 +157,7 @@ def _find_spots(
     place = panel, ss.astype(int), fs.astype(int)
     passed = [transmission(ray[0], ray[1], scene.shadow) for ray in excited.ray[is_met]]
     photons = excited.photons[is_met] * scene.pulse * maps.collected.reshape(expected.shape)[place] * np.array(passed)
-    area = 4.0 * np.pi * _radius(campaign, crystal, excited.s[is_met]) ** 2
+    area = 4.0 * np.pi * spot_radii(campaign, crystal, excited.s[is_met]) ** 2
     noise = np.sqrt(photons + area * (expected[place] + experiment.readout_noise**2))
     return Spots(
         indices=excited.indices[is_met],
@@ -207,27 +171,11 @@ def _find_spots(
     )
 
 
-def _spot_radii(campaign: Campaign, crystal: Crystal | None, spots: Spots) -> np.ndarray:
-    return np.empty(0) if crystal is None else _radius(campaign, crystal, spots.s)
+def _radii_of(campaign: Campaign, crystal: Crystal | None, spots: Spots) -> np.ndarray:
+    return np.empty(0) if crystal is None else spot_radii(campaign, crystal, spots.s)
 
 
-def _radius(campaign: Campaign, crystal: Crystal, s: np.ndarray) -> np.ndarray:
-    """Standard deviations of spots in pixels: the point spread, the domains' size and the mosaicity, at most 4."""
-    experiment = campaign.experiment
-    geometry = layout_of(campaign.geometry_text).geometry
-    pixels_per_s = wavelength(experiment.photon_energy) * experiment.camera_length / np.linalg.norm(geometry.fs_step[0])
-    spread = np.hypot(0.4 / crystal.domain_size, 0.5 * crystal.mosaicity * s)
-    return np.minimum(np.hypot(experiment.spot_radius, pixels_per_s * spread), 4.0)
-
-
-def _read_out(
-    campaign: Campaign,
-    scene: FrameScene,
-    maps: PixelMaps,
-    expected: np.ndarray,
-    random: np.random.Generator,
-    seeds: np.random.SeedSequence,
-) -> np.ndarray:
+def _read_out(campaign: Campaign, drawn: DrawnFrame, maps: PixelMaps, expected: np.ndarray) -> np.ndarray:
     """Count and digitise ``expected`` (panel, ss, fs)."""
     experiment = campaign.experiment
     adu_per_photon = float(np.median(maps.adu_per_photon))
@@ -236,16 +184,16 @@ def _read_out(
     read_out(
         expected.reshape(len(expected), -1),
         maps.gain,
-        _amplification(campaign, scene),
-        random.normal(scale=experiment.common_mode * adu_per_photon, size=len(expected)),
+        _amplification(campaign, drawn.scene),
+        adu_per_photon * drawn.draw_common_mode(len(expected)),
         experiment.readout_noise * adu_per_photon,
         _normal_quantiles(),
         *_poisson_tables(),
-        seeds.generate_state(1, np.uint64)[0],
+        drawn.seeds.generate_state(1, np.uint64)[0],
         saturation,
         adu.reshape(len(expected), -1),
     )
-    adu.ravel()[maps.hot] = saturation * random.uniform(0.2, 1.0, size=maps.hot.size)
+    adu.ravel()[maps.hot] = saturation * drawn.random.uniform(0.2, 1.0, size=maps.hot.size)
     return adu
 
 

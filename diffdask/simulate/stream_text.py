@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from diffdask.io.crystfel_geometry import GeometryFile
-from diffdask.simulate.crystal import UNIQUE_AXIS, Crystal
-from diffdask.simulate.experiment import Experiment
+from diffdask.simulate.crystal import Crystal
+from diffdask.simulate.experiment import UNIQUE_AXIS, Experiment
 from diffdask.simulate.frame import SimulatedFrame
+from diffdask.simulate.indexing import Indexing
 
 
 def stream_header(experiment: Experiment, geometry_text: str) -> str:
@@ -63,8 +64,8 @@ def stream_chunk(experiment: Experiment, file: GeometryFile, frame: SimulatedFra
         *_peak_lines(file, frame),
         "End of peak list",
     ]
-    if plan.is_indexed and frame.crystal is not None:
-        lines += _crystal_lines(experiment, file, frame, frame.crystal)
+    if frame.crystal is not None and frame.indexing is not None:
+        lines += _crystal_lines(experiment, file, frame, frame.crystal, frame.indexing)
     return "\n".join([*lines, "----- End chunk -----", ""])
 
 
@@ -85,17 +86,19 @@ def _peak_lines(file: GeometryFile, frame: SimulatedFrame) -> list[str]:
     return lines
 
 
-def _crystal_lines(experiment: Experiment, file: GeometryFile, frame: SimulatedFrame, crystal: Crystal) -> list[str]:
+def _crystal_lines(
+    experiment: Experiment, file: GeometryFile, frame: SimulatedFrame, crystal: Crystal, indexing: Indexing
+) -> list[str]:
     a, b, c, al, be, ga = experiment.cell
     shift_x, shift_y = (1e3 * shift for shift in frame.run_scene.shift)
     resolution = float(frame.spots.s[frame.spots.is_peak].max(initial=1e-3))
-    reflections = _reflection_lines(file, frame)
+    reflections = _reflection_lines(file, frame, indexing)
     return [
         "--- Begin crystal",
         f"Cell parameters {a / 10:.5f} {b / 10:.5f} {c / 10:.5f} nm, {al:.5f} {be:.5f} {ga:.5f} deg",
         *(
             f"{name} = {x:+.7f} {y:+.7f} {z:+.7f} nm^-1"
-            for name, (x, y, z) in zip(("astar", "bstar", "cstar"), 10 * crystal.reciprocal, strict=True)
+            for name, (x, y, z) in zip(("astar", "bstar", "cstar"), 10 * indexing.reciprocal, strict=True)
         ),
         f"lattice_type = {experiment.lattice}",
         f"centering = {experiment.centring}",
@@ -112,14 +115,18 @@ def _crystal_lines(experiment: Experiment, file: GeometryFile, frame: SimulatedF
     ]
 
 
-def _reflection_lines(file: GeometryFile, frame: SimulatedFrame) -> list[str]:
-    """Integrated intensities: as expected, their noise as sigma; ``peak`` is the whole spot's sum."""
+def _reflection_lines(file: GeometryFile, frame: SimulatedFrame, indexing: Indexing) -> list[str]:
+    """Integrated intensities: as expected, their noise as sigma; ``peak`` is the whole spot's sum.
+
+    They are those of the true orientation, if misindexed too; only the labelling is that of indexing.
+    """
     spots, name = frame.spots, file.geometry.panel_name
+    indices = spots.indices @ indexing.relabelling.T
     lines = []
     for i in np.flatnonzero(spots.photons > 0.2 * spots.noise):
         panel = spots.panel[i]
         scale = frame.adu_per_photon[panel]
-        h, k, l = spots.indices[i]  # noqa: E741
+        h, k, l = indices[i]  # noqa: E741
         fs, ss = spots.fs[i] + file.first_fs[panel], spots.ss[i] + file.first_ss[panel]
         intensity, sigma = spots.photons[i] * scale, spots.noise[i] * scale
         lines.append(

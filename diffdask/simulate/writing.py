@@ -139,6 +139,7 @@ _LABEL_COLUMNS = [
     *("frame", "label", "run", "file", "event", "indexed", "peak_count", "strength", "diffuse_rms"),
     *("isotropic_strength", "photon_energy_eV", "pulse", "jet", "has_streak", "has_ice", "shadow_depth"),
     *("shift_x_m", "shift_y_m", "mosaicity_rad", "domain_size_A", "bragg_photons", *_AXES),
+    *("misindexed", "ambiguity"),
 ]
 
 
@@ -241,6 +242,8 @@ def _label_row(frame: SimulatedFrame) -> dict[str, Any]:
         "shift_x_m": round(frame.run_scene.shift[0], 9),
         "shift_y_m": round(frame.run_scene.shift[1], 9),
     }
+    if frame.indexing is not None:
+        row |= {"misindexed": int(frame.indexing.is_misindexed), "ambiguity": frame.indexing.ambiguity}
     if crystal is not None:
         row |= {
             "mosaicity_rad": round(crystal.mosaicity, 7),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from diffdask.geometry import Geometry, positions_on_panels
-from diffdask.kernels.rendering import meet_panels, sample_map, stamp_spots, transmission
+from diffdask.kernels.rendering import meet_panels, sample_haloes, sample_map, stamp_spots, transmission
 
 
 def half_map(function, h=4, k=5, m=6):
@@ -26,6 +26,23 @@ def test_outside_the_map_the_given_value_is_returned():
     values = half_map(lambda h, k, m: 1.0 + 0 * h)
     for point in ((4.5, 0, 0), (0, -5.5, 0), (0, 0, 6.5), (0, 0, -6.5)):
         assert sample_map(values, *map(float, point), 9.0) == 9.0
+
+
+def test_a_halo_falls_off_as_the_transform_of_an_exponential_and_obeys_friedels_law():
+    values = half_map(
+        lambda h, k, m: 1.0 * ((abs(h) == 2) & (k == h // 2) & (m == 0)) + 3.0 * ((h == 1) & (k == 1) & (m == 3))
+    )
+    metric = np.array([[1e-4, 2e-5, 0], [2e-5, 2e-4, 0], [0, 0, 1e-4]])
+    halo = 2 * np.pi * 200.0
+    for off in ([0, 0, 0], [0.1, -0.2, 0.05], [-0.1, 0.3, 0.2]):
+        point = np.array([1.0, 1.0, 3.0]) + off
+        expected = 3.0 / (1 + halo**2 * (np.array(off) @ metric @ off)) ** 2
+        assert sample_haloes(values, *point, metric, halo, -1.0) == pytest.approx(expected, rel=1e-6)
+        assert sample_haloes(values, *-point, metric, halo, -1.0) == pytest.approx(expected, rel=1e-6)
+    assert sample_haloes(values, 2.1, 1.0, 0.05, metric, halo, -1.0) == pytest.approx(
+        sample_haloes(values, -2.1, -1.0, -0.05, metric, halo, -1.0)
+    )
+    assert sample_haloes(values, 4.5, 0.0, 0.0, metric, halo, 9.0) == 9.0
 
 
 def test_rays_meet_tilted_panels_where_the_geometry_says():

@@ -1,4 +1,5 @@
 import csv
+import json
 
 import h5py
 import pytest
@@ -45,8 +46,22 @@ def test_the_seed_decides_the_frames_and_the_place_does_not(small, tmp_path):
     assert (frames[0] != frames[2]).any()
 
 
+def test_what_the_experiment_shall_be_can_be_chosen(small, tmp_path):
+    options = {"laue": "P 61", "disorder": "long-correlation", "streaks": 1.0, "ice": 0.0, "indexed": 1.0}
+    folder = small.simulate(tmp_path, frames=8, hits=1.0, diffuse=0.5, misindexed=1.0, orientation_error=0.5, **options)
+    experiment = json.loads((folder / "campaign.json").read_text())["experiment"]
+    assert (experiment["lattice"], experiment["laue_group"]) == ("hexagonal", "P 61")
+    with (folder / "labels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["has_streak"] for row in rows] == ["1"] * 8
+    assert [row["has_ice"] for row in rows] == ["0"] * 8
+    assert [row["misindexed"] for row in rows] == ["1"] * 8
+    assert {row["ambiguity"] for row in rows} == {"0", "1"}
+    assert (folder / "campaign.stream").read_text().count("lattice_type = hexagonal") == 9
+
+
 def test_senseless_numbers_are_refused_and_nothing_is_left(small, tmp_path):
-    for option, value in (("hits", 1.5), ("frames", 0), ("runs", 9)):
+    for option, value in (("hits", 1.5), ("frames", 0), ("runs", 9), ("misindexed", 2.0), ("disorder", "none")):
         with pytest.raises(BadParameter, match=option):
             small.simulate(tmp_path / "campaign", **{"frames": 4, option: value})
     with pytest.raises(BadGeometry):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from diffdask.errors import BadParameter
-from diffdask.kernels.rendering import sample_map
+from diffdask.kernels.rendering import render_scattering, sample_map
 from diffdask.simulate import make_experiment
-from diffdask.simulate.crystal import cell_axes, laue_rotations
+from diffdask.simulate.crystal import cell_axes
 from diffdask.simulate.disorder import (
     _convolve_with_correlation,
     _molecular_transform,
@@ -15,6 +15,7 @@ from diffdask.simulate.disorder import (
 )
 from diffdask.simulate.experiment import STRENGTH_WINDOW
 from diffdask.simulate.scene import background_profile
+from diffdask.symmetry import laue_rotations
 
 CELLS = {
     "monoclinic": (50.0, 60.0, 70.0, 90.0, 105.0, 90.0),
@@ -49,7 +50,7 @@ def test_the_map_has_the_crystals_laue_symmetry(lattice, disorder):
     reference = sample(diffuse_map, indices)
     assert reference.min() >= 0
     assert reference.std() > 0.1 * reference.mean()
-    for rotation in laue_rotations(lattice):
+    for rotation in laue_rotations(experiment.symmetry):
         np.testing.assert_allclose(sample(diffuse_map, indices @ rotation.T), reference, rtol=1e-4)
         np.testing.assert_allclose(sample(diffuse_map, -indices @ rotation.T), reference, rtol=1e-4)
 
@@ -114,6 +115,45 @@ def test_a_strength_of_one_is_an_anisotropy_as_large_as_the_background(disorder)
     anisotropy = (found - np.interp(s, table, diffuse_map.isotropic)) / background_profile(experiment, s)
     assert np.sqrt(np.mean(anisotropy**2)) == pytest.approx(1.0, abs=0.1)
     assert abs(anisotropy.mean()) < 0.1
+
+
+def test_haloes_of_strength_one_are_as_bright_and_as_rough_as_the_map_says():
+    experiment = experiment_of("monoclinic", disorder="long-correlation", halo_length=130.0)
+    diffuse_map = make_diffuse_map(experiment, 0.42)
+    random = np.random.default_rng(6)
+    s = np.sqrt(random.uniform(1 / STRENGTH_WINDOW[0] ** 2, 1 / STRENGTH_WINDOW[1] ** 2, size=1_000_000))
+    points = random.normal(size=(s.size, 3))
+    points *= s[:, None] / np.linalg.norm(points, axis=1, keepdims=True)
+    found = np.empty(s.size, np.float32)
+    ignored = np.empty_like(found)
+    render_scattering(
+        points.astype(np.float32), np.ones(s.size, np.float32), 1.0, np.zeros((2, 3)), 1.0,
+        cell_axes(experiment.cell), diffuse_map.values, diffuse_map.metric, diffuse_map.halo, 1.0,
+        np.array([1.0, 0.0, 9.0, 0.1, 0.01, 0.0]), ignored, found,
+    )  # fmt: skip
+    isotropic = np.interp(s, np.linspace(0, diffuse_map.s_max, diffuse_map.isotropic.size), diffuse_map.isotropic)
+    # The eight nearest haloes have most of the photons; the square is nearly all in the crests.
+    assert found.mean() == pytest.approx(isotropic.mean(), rel=0.2)
+    anisotropy = (found - isotropic) / background_profile(experiment, s)
+    assert np.sqrt(np.mean(anisotropy**2)) == pytest.approx(1.0, abs=0.1)
+
+
+def test_crests_have_the_crystals_laue_symmetry_and_its_centring():
+    experiment = replace(experiment_of("tetragonal", disorder="long-correlation"), laue_group="4/m", centring="I")
+    values = make_diffuse_map(experiment, 0.42).values
+
+    def crest(h, k, index_l):
+        return values[values.shape[0] // 2 + h, values.shape[1] // 2 + k, index_l]
+
+    assert crest(5, 2, 3) > 0
+    assert crest(-2, 5, 3) == crest(-5, -2, 3) == pytest.approx(crest(5, 2, 3))
+    assert crest(2, 5, 3) != pytest.approx(crest(5, 2, 3)), "a mirror that 4/m lacks"
+    assert crest(5, 2, 4) == 0
+
+
+def test_haloes_shorter_than_the_cell_are_refused():
+    with pytest.raises(BadParameter, match="halo_length=60"):
+        experiment_of(disorder="long-correlation", halo_length=60.0)
 
 
 def test_the_molecule_and_its_map_belong_to_the_seed():

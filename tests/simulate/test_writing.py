@@ -13,6 +13,7 @@ from diffdask.io.crystfel_geometry import read_geometry, take_panels
 from diffdask.io.crystfel_stream import read_stream
 from diffdask.simulate import plan_campaign, plan_run, simulate_frame, write_run, write_tables
 from diffdask.simulate.detector import map_pixels
+from diffdask.simulate.draw import draw_frame
 from diffdask.simulate.scene import draw_run_scene
 
 
@@ -95,6 +96,27 @@ def test_the_stream_tells_the_orientation_of_indexed_frames(folder, campaign):
     text = (folder / "campaign.stream").read_text()
     assert text.count("--- Begin crystal") == sum(plan.is_indexed for plan in plans) < 15
     assert campaign.geometry_text.strip() in text
+
+
+def test_the_stream_has_the_orientation_that_indexing_gives_and_the_labels_have_the_true_one(
+    small_experiment, small_detector, tmp_path
+):
+    experiment = replace(small_experiment, laue_group="2/m", orientation_error=1.0, misindexed_fraction=0.4)
+    experiment = replace(experiment, indexed_fraction=1.0)
+    campaign = plan_campaign(experiment, frames=12, runs=1, hits=1.0, seed=8, detector=small_detector)
+    write_run(campaign, 1, tmp_path)
+    write_tables(campaign, tmp_path)
+    chunks = read_stream(tmp_path / "campaign.stream")
+    with (tmp_path / "labels.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert {row["misindexed"] for row in rows} == {row["ambiguity"] for row in rows} == {"0", "1"}
+    for plan, chunk, row in zip(plan_run(campaign, 1), chunks, rows, strict=True):
+        drawn = draw_frame(campaign, plan)
+        found = chunk.best_crystal.orientation
+        np.testing.assert_allclose(found, drawn.indexing.reciprocal, atol=1e-7)
+        truth = np.array([float(row[f"{axis}star_{xyz}"]) for axis in "abc" for xyz in "xyz"]).reshape(3, 3)
+        np.testing.assert_allclose(truth, drawn.crystal.reciprocal, atol=1e-8)
+        assert not np.allclose(found, truth, atol=1e-5)
 
 
 def test_stored_peaks_and_the_streams_orientation_agree(folder, campaign):

@@ -22,7 +22,8 @@ class PixelList(NamedTuple):
     """
 
     place: np.ndarray  #: (n,) int32, place in the flattened frame
-    panel: np.ndarray  #: (n,) uint8 or uint16
+    run_start: np.ndarray  #: (m + 1,) int32, where in the list each run of pixels of one ring and panel begins
+    run_panel: np.ndarray  #: (m,) int32, its panel
     correction: np.ndarray  #: (n,) float32, 1 / (polarisation x solid angle x area)
     start: np.ndarray  #: (r * a + 1,) int32, where in the list each cell begins
     cell: np.ndarray  #: (p,) int32, cell of every pixel of the frame: ring * a + azimuth; -1 where not usable
@@ -46,7 +47,6 @@ def list_pixels(ds: xr.Dataset) -> tuple[PixelList, ...]:
     panel_size = ds.sizes["ss"] * ds.sizes["fs"]
     azimuths = ds.sizes["azimuth"]
     cell_count = ds.sizes["ring"] * azimuths
-    panel_type = np.uint8 if ds.sizes["panel"] <= 256 else np.uint16
     lists = []
     for ring, azimuth, factor in zip(
         ds.pixel_ring.values, ds.pixel_azimuth.values, ds.pixel_correction.values, strict=True
@@ -54,11 +54,13 @@ def list_pixels(ds: xr.Dataset) -> tuple[PixelList, ...]:
         cell = np.where(ring >= 0, ring * azimuths + azimuth, -1).ravel().astype(np.int32)
         usable = np.flatnonzero(cell >= 0).astype(np.int32)
         place = usable[np.argsort(cell[usable], kind="stable")]
+        run_start = _find_runs(place // panel_size, cell[place] // azimuths)
         flat = np.ascontiguousarray(factor, dtype=np.float32).ravel()
         lists.append(
             PixelList(
                 place=place,
-                panel=(place // panel_size).astype(panel_type),
+                run_start=run_start,
+                run_panel=(place // panel_size)[run_start[:-1]].astype(np.int32),
                 correction=flat[place],
                 start=np.searchsorted(cell[place], np.arange(cell_count + 1)).astype(np.int32),
                 cell=cell,
@@ -66,6 +68,14 @@ def list_pixels(ds: xr.Dataset) -> tuple[PixelList, ...]:
             )
         )
     return tuple(lists)
+
+
+def _find_runs(*labels: np.ndarray) -> np.ndarray:
+    """Where runs of equal labels, (n,) each, begin, and n at the end: (m + 1,) int32."""
+    changes = np.any([np.diff(label) != 0 for label in labels], axis=0)
+    return np.concatenate([[0], np.flatnonzero(changes) + 1, [labels[0].size]] if labels[0].size else [[0]]).astype(
+        np.int32
+    )
 
 
 def photons_per_adu(geometry: Geometry, photon_energy: np.ndarray) -> np.ndarray:

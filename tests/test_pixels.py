@@ -25,7 +25,9 @@ def test_a_list_holds_the_usable_pixels_of_its_setting_cell_by_cell(maps):
         ring, azimuth = maps.pixel_ring.values[setting], maps.pixel_azimuth.values[setting]
         panel, ss, fs = np.unravel_index(pixels.place, ring.shape)
         np.testing.assert_array_equal(np.sort(pixels.place), np.flatnonzero(ring >= 0))
-        np.testing.assert_array_equal(pixels.panel, panel)
+        np.testing.assert_array_equal(np.repeat(pixels.run_panel, np.diff(pixels.run_start)), panel)
+        assert set(pixels.start[::24]) <= set(pixels.run_start), "a run does not go on in the next ring"
+        assert (np.diff(pixels.run_start) > 0).all()
         np.testing.assert_array_equal(pixels.correction, maps.pixel_correction.values[setting][panel, ss, fs])
         np.testing.assert_array_equal(pixels.factor, maps.pixel_correction.values[setting].ravel())
         assert pixels.start.size == 4 * 24 + 1
@@ -34,14 +36,6 @@ def test_a_list_holds_the_usable_pixels_of_its_setting_cell_by_cell(maps):
             np.testing.assert_array_equal(pixels.place[start:end], np.flatnonzero(inside), "in the order of memory")
             assert (pixels.cell[inside.ravel()] == cell).all()
         assert (pixels.cell[ring.ravel() < 0] == -1).all()
-
-
-@pytest.mark.parametrize(("panels", "kind"), [(256, np.uint8), (257, np.uint16)])
-def test_the_panel_number_takes_as_little_room_as_it_may(maps, panels, kind):
-    many = maps.isel(setting=[0], panel=np.arange(panels) % 3)
-    (pixels,) = list_pixels(many)
-    assert pixels.panel.dtype == kind
-    assert pixels.panel.max() == panels - 1
 
 
 def test_scratch_memory_holds_the_longest_ring_of_all_settings(maps):

@@ -13,28 +13,50 @@ _PHOTON_ADU = 6.0
 
 
 @compiled
-def count_photons(adu, place, panel, correction, offset, gain, photons):
-    """Convert listed pixels of one frame to corrected photons.
+def count_photons(adu, pixels, run, begin, end, offset, gain, photons):
+    """Convert a stretch of listed pixels of one frame to corrected photons.
 
     Parameters
     ----------
     adu : (p,) integer or float
         One frame, flat; ADU.
-    place, panel : (n,) integer
-        Where the pixels are in the frame, and their panels.
-    correction : (n,) float32
-        1 / (polarisation x solid angle x area): what one photon becomes.
+    pixels : PixelList
+        The usable pixels.
+    run : int
+        The run of pixels of one panel that begins at ``begin``.
+    begin, end : int
+        The stretch; whole runs.
     offset : (k,) float32
         Common mode of each panel, ADU.
     gain : (k,) float32
         Photons per ADU of each panel.
-    photons : (n,) float32
+    photons : (end - begin,) float32
         Filled with the corrected intensity. Readings that are not finite stay so: whoever takes sums leaves out
         what is not between -``NO_READING`` and ``NO_READING``.
+
+    Returns
+    -------
+    int
+        The run that begins at ``end``.
     """
+    while run < pixels.run_panel.size and pixels.run_start[run] < end:
+        first, last, panel = pixels.run_start[run], pixels.run_start[run + 1], pixels.run_panel[run]
+        _convert(
+            adu,
+            pixels.place[first:last],
+            pixels.correction[first:last],
+            offset[panel],
+            gain[panel],
+            photons[first - begin : last - begin],
+        )
+        run += 1
+    return run
+
+
+@compiled
+def _convert(adu, place, correction, offset, gain, photons):
     for i in range(place.size):
-        k = panel[i]
-        photons[i] = (np.float32(adu[place[i]]) - offset[k]) * gain[k] * correction[i]
+        photons[i] = (np.float32(adu[place[i]]) - offset) * gain * correction[i]
 
 
 @compiled

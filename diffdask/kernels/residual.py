@@ -110,12 +110,12 @@ def _find_offset(adu, shape, pixels, gain, how, offset):
 def _sum_rings(adu, pixels, gain, how, scratch, mean, first, second, count):
     """Clip every ring, sum its cells about the clipped mean, and list its bright pixels; gives their number."""
     rings, azimuths = first.shape
-    found = 0
+    found, run = 0, 0
     for ring in range(rings):
         begin, end = pixels.start[ring * azimuths], pixels.start[(ring + 1) * azimuths]
         place, correction = pixels.place[begin:end], pixels.correction[begin:end]
         photons = scratch.photons[: end - begin]
-        count_photons(adu, place, pixels.panel[begin:end], correction, scratch.offset, gain, photons)
+        run = count_photons(adu, pixels, run, begin, end, scratch.offset, gain, photons)
         floor = 0.0  # so that faint peaks stand out of dark rings; their means are set right when recentred
         mean[ring], scratch.deviation[ring], _ = clip_ring(
             photons, how.clip_low, how.clip_high, floor, how.clip_passes, how.ring_pixels
@@ -246,11 +246,12 @@ def subtract_rings(adu, shape, pixels, azimuths, gain, how, scratch, mean, photo
     """
     offset = scratch.offset
     _find_offset(adu, shape, pixels, gain, how, offset)
+    run = 0
     for ring in range(mean.size):
         begin, end = pixels.start[ring * azimuths], pixels.start[(ring + 1) * azimuths]
         place = pixels.place[begin:end]
         values = scratch.photons[: end - begin]
-        count_photons(adu, place, pixels.panel[begin:end], pixels.correction[begin:end], offset, gain, values)
+        run = count_photons(adu, pixels, run, begin, end, offset, gain, values)
         mean[ring], _, _ = clip_ring(
             values, how.clip_low, how.clip_high, how.threshold, how.clip_passes, how.ring_pixels
         )

@@ -10,7 +10,7 @@ LANES, RUN = 16, 1024
 
 
 def sum_in_written_order(values, lowest, highest, shift):
-    """Value i of a run into lane i % 16, lanes added in pairs, runs one after the other: all in float32 but the last."""
+    """Value i of a run into lane i % 16, lanes added in pairs, then runs one by one; float32 within a run."""
     total = np.zeros(3)
     for start in range(0, values.size, RUN):
         lanes = np.zeros((3, LANES), np.float32)

@@ -67,6 +67,16 @@ def test_the_background_is_that_which_was_simulated_within_counting_noise(screen
         assert abs(np.median(relative)) < 0.005
 
 
+def test_the_bias_is_below_two_per_cent_of_the_counting_noise_of_a_ring(screened):
+    ds, frames, made = screened
+    for number, frame in enumerate(frames):
+        truth, noise, count = ring_means(ds, frame.truth.background + frame.truth.diffuse)
+        used = count > 1000
+        off = (made.background_profile.values[number] - truth) / (noise * np.sqrt(count))
+        assert abs(np.mean(off[used])) < 0.02
+        assert abs(np.median(off[used])) < 0.02
+
+
 def test_bragg_spots_are_found_and_a_blank_has_none(screened):
     _, frames, made = screened
     planted = int(frames[0].spots.is_peak.sum())

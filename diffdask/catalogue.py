@@ -37,7 +37,7 @@ _FIRST_COLUMNS = (
 _SUFFIXES = (".parquet", ".csv")
 
 #: Attributes of a group that say what made it.
-_PROVENANCE = ("method", "parameters", "version", "cross_fitted", "trained_on")
+_PROVENANCE = ("threshold", "method", "parameters", "version", "cross_fitted", "trained_on")
 
 NOT_SCREENED = "not screened"
 

@@ -1,8 +1,9 @@
 """How good the hits and the ranking are, against a person's labels.
 
 A labelled frame is predicted *blank* if the screen found no hit, else
-*diffuse* if its score is at least one half, else *non-diffuse*. Every number
-comes as a measure: its value, a 95 % interval, and the count it rests on.
+*diffuse* if its score is at least the threshold of the method that made it
+(one half for probabilities), else *non-diffuse*. Every number comes as a
+measure: its value, a 95 % interval, and the count it rests on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from diffdask.variables import LABELS, STATUS_OK
 if TYPE_CHECKING:
     import pandas as pd
 
-#: A hit with at least this score is predicted diffuse.
+#: A hit with at least this score is predicted diffuse, where scores do not come with their own threshold.
 THRESHOLD = 0.5
 
 #: Prevalence always reported: about 1 hit in 20 is diffuse in a real campaign.
@@ -43,7 +44,7 @@ _OWN_PREVALENCE = "share of diffuse among the frames labelled as hits"
 _NOTES = {
     True: "scores of frames that trained the ranker are out of fold: no model judged a frame whose label it had seen",
     False: "the ranker has seen the labels of the frames that trained it: their scores look too good",
-    None: "it is not recorded whether the scores of frames that trained the ranker are out of fold",
+    None: "no label had a part in the scores",
 }
 
 
@@ -129,6 +130,7 @@ def evaluate_table(
     is_hit = chosen["frame_is_hit"].fillna(False).to_numpy(dtype=bool)
     score = _scores_of(chosen)
     is_ranked = bool(np.isfinite(_scores_of(table)).any())
+    predicted = predict_labels(is_hit, score, threshold_of(table))
     result: dict[str, Any] = {
         "frames": len(table),
         "hits": int(table["frame_is_hit"].sum()),
@@ -136,11 +138,13 @@ def evaluate_table(
         "labelled_not_ok": int((chosen["frame_status"] != STATUS_OK).sum()),
         "hits_against_blanks": _compare_hits(label, is_hit),
         "is_ranked": is_ranked,
-        "next": None if is_ranked else "no scores yet: run 'diffdask train' and 'diffdask rank', then evaluate again",
-        "runs": _runs(chosen["run"].to_numpy(), label, is_hit, score if is_ranked else None),
+        "next": None if is_ranked else "no scores yet: run 'diffdask rank', then evaluate again",
+        "runs": _runs(chosen["run"].to_numpy(), label, is_hit, predicted if is_ranked else None),
         **_provenance(table.attrs.get("scores") or {}),
     }
-    ranking = _compare_ranking(label, is_hit, score, prevalence, top, bootstrap, seed) if is_ranked else {}
+    is_probability = threshold_of(table) == THRESHOLD
+    options = (prevalence, top, bootstrap, seed)
+    ranking = _compare_ranking(label, is_hit, score, predicted, is_probability, *options) if is_ranked else {}
     return result | {name: ranking.get(name) for name in _RANKING}
 
 
@@ -176,10 +180,15 @@ def format_measure(measure: Measure, *, is_share: bool = True) -> str:
     return f"{value:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f}, n = {measure['count']})"
 
 
-def predict_labels(is_hit: np.ndarray, score: np.ndarray) -> np.ndarray:
+def threshold_of(table: pd.DataFrame) -> float:
+    """Score from which on a hit of the catalogue is predicted diffuse."""
+    return float((table.attrs.get("scores") or {}).get("threshold", THRESHOLD))
+
+
+def predict_labels(is_hit: np.ndarray, score: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """Predicted label, (frame,), of frames by hit and score; a hit without a score is not picked, hence non-diffuse."""
     with np.errstate(invalid="ignore"):
-        picked = np.where(score >= THRESHOLD, _DIFFUSE, _NON_DIFFUSE)
+        picked = np.where(score >= threshold, _DIFFUSE, _NON_DIFFUSE)
     return np.where(is_hit, picked, _BLANK).astype(object)
 
 
@@ -210,12 +219,14 @@ def _compare_ranking(
     label: np.ndarray,
     is_hit: np.ndarray,
     score: np.ndarray,
+    predicted: np.ndarray,
+    is_probability: bool,
     prevalence: float | None,
     top: int | None,
     bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
-    counts = confusion_matrix(label, predict_labels(is_hit, score), LABELS)
+    counts = confusion_matrix(label, predicted, LABELS)
     is_scored = is_hit & np.isfinite(score)
     diffuse, other = (score[is_scored & (label == name)] for name in (_DIFFUSE, _NON_DIFFUSE))
     random = np.random.default_rng(seed)
@@ -237,7 +248,7 @@ def _compare_ranking(
             "source": _OWN_PREVALENCE if prevalence is None else "as given",
         },
         "precision_at_prevalence": _precisions(counts, prevalence, own, bootstrap, random),
-        "log_likelihood": measure_likelihood(diffuse, other, bootstrap, random),
+        "log_likelihood": measure_likelihood(diffuse, other, bootstrap, random) if is_probability else None,
         "hits_without_score": int((is_hit & ~np.isfinite(score)).sum()),
     }
 
@@ -263,10 +274,10 @@ def _precisions(
 
 
 def _runs(
-    run: np.ndarray, label: np.ndarray, is_hit: np.ndarray, score: np.ndarray | None
+    run: np.ndarray, label: np.ndarray, is_hit: np.ndarray, predicted: np.ndarray | None
 ) -> dict[str, dict[str, int]]:
     """Labelled frames per run: how many of each label, and how many predicted right (hit or blank if not ranked)."""
-    is_right = is_hit != (label == _BLANK) if score is None else predict_labels(is_hit, score) == label
+    is_right = is_hit != (label == _BLANK) if predicted is None else predicted == label
     return {
         str(number): {
             **{name: int(((run == number) & (label == name)).sum()) for name in LABELS},
@@ -302,9 +313,10 @@ def _ranking_lines(result: dict[str, Any]) -> list[str]:
         "",
         f"accuracy               {format_measure(result['accuracy'])}",
         f"area under the curve   {format_measure(result['area_under_roc'], is_share=False)}",
-        f"log-likelihood a label {format_measure(result['log_likelihood'], is_share=False)}",
         f"precision in the top   {format_measure(top)}",
     ]
+    if result["log_likelihood"]:
+        lines.append(f"log-likelihood a label {format_measure(result['log_likelihood'], is_share=False)}")
     for row in result["precision_at_prevalence"]:
         lines.append(f"precision where {100 * row['prevalence']:4.1f} % of the hits are diffuse  {format_measure(row)}")
     if result["hits_without_score"]:

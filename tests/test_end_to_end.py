@@ -15,8 +15,9 @@ from diffdask.io.labels import read_labels
 from diffdask.pipeline.export import export
 from diffdask.pipeline.info import info
 from diffdask.pipeline.ingest import ingest
-from diffdask.pipeline.rank import rank, train
+from diffdask.pipeline.rank import rank
 from diffdask.pipeline.screen import screen
+from diffdask.pipeline.train import train
 from diffdask.report import report
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parents[1] / "diffdask"
 
 #: Layers from the ground up. A module may import from layers below its own, and from those named beside it.
 LAYERS = (
-    {"errors", "version", "variables", "geometry", "planning"},
+    {"errors", "version", "variables", "geometry", "planning", "symmetry"},
     {"kernels", "models", "pixels"},
     {"io", "steps"},
-    {"catalogue", "evaluation", "pictures", "plots", "report", "simulate"},
+    {"catalogue", "evaluation", "pictures", "plots", "polar_pictures", "report", "simulate"},
     {"cluster", "pipeline", "verbs"},
     {"cli"},
     {"__main__"},

@@ -1,7 +1,8 @@
 """The results store: a Zarr group for each step's outputs.
 
 ``results.zarr`` holds ``layout`` (maps of pixels), ``screen`` (a row per frame),
-``hits`` and ``features`` (a row per hit) and ``scores`` (a row per frame). A
+``hits`` and ``features`` (a row per hit), ``euclidean``, ``correlation`` and
+``common-arc`` (a number per pair of hits) and ``scores`` (a row per frame). A
 group carries the parameters and the version that made it; a block of it counts
 only once it is marked.
 """
@@ -25,6 +26,9 @@ from diffdask.variables import VARIABLES
 from diffdask.version import __version__
 
 KIND = "diffdask results"
+
+#: Dims that are cut into blocks; arrays are whole along the others.
+_CHUNKED = ("frame", "hit", "other_hit")
 
 _FILL = {"float": np.nan, "integer": 0, "boolean": False, "text": ""}
 
@@ -149,6 +153,13 @@ def write_rows(path: str | Path, group: str, start: int, dataset: xr.Dataset) ->
         target[str(name)][start : start + variable.shape[0]] = _as_stored(variable.values)  # type: ignore[index]
 
 
+def write_tile(path: str | Path, group: str, rows: tuple[int, int], columns: tuple[int, int], tile: xr.Dataset) -> None:
+    """Write a tile of variables whose last two dims are pairs of hits."""
+    target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
+    for name, variable in tile.data_vars.items():
+        target[str(name)][..., slice(*rows), slice(*columns)] = variable.values  # type: ignore[index]
+
+
 def finish_group(path: str | Path, group: str, **attributes: Any) -> None:
     """Say that a group is whole."""
     target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
@@ -156,12 +167,17 @@ def finish_group(path: str | Path, group: str, **attributes: Any) -> None:
     target.attrs["complete"] = True
 
 
-def replace_group(path: str | Path, group: str, dataset: xr.Dataset, attributes: dict[str, Any]) -> None:
-    """Write a small group at once, in place of an earlier one, which stays until the new one is whole."""
+def replace_group(
+    path: str | Path, group: str, dataset: xr.Dataset, attributes: dict[str, Any], *, block: int = 0
+) -> None:
+    """Write a small group at once, in place of an earlier one, which stays until the new one is whole.
+
+    With a ``block``, arrays are cut into chunks of so many frames or hits.
+    """
     partial = f".{group}.partial"
     remove_group(path, partial)
     made = _open_root(path, mode="r+").create_group(partial)
-    _write_whole(made, dataset)
+    _write_whole(made, dataset, block)
     made.attrs.update({"version": __version__, **json.loads(json.dumps(attributes)), "complete": True})
     remove_group(path, group)
     (Path(path) / partial).rename(Path(path) / group)
@@ -253,7 +269,9 @@ def _create_array(group: zarr.Group, name: str, sizes: dict[str, int], block: in
     declared = VARIABLES[name]
     shape = tuple(sizes[dim] for dim in declared.dims)
     # a chunk is a block even where there are fewer rows: groups grow, and no two blocks may share a chunk
-    chunks = (block or max(shape[0], 1), *(max(size, 1) for size in shape[1:]))
+    chunks = tuple(
+        block if block and dim in _CHUNKED else max(size, 1) for dim, size in zip(declared.dims, shape, strict=True)
+    )
     return group.create_array(
         name,
         shape=shape,
@@ -265,18 +283,19 @@ def _create_array(group: zarr.Group, name: str, sizes: dict[str, int], block: in
     )
 
 
-def _write_whole(group: zarr.Group, dataset: xr.Dataset) -> None:
+def _write_whole(group: zarr.Group, dataset: xr.Dataset, block: int = 0) -> None:
     sizes = {str(name): size for name, size in dataset.sizes.items()}
     for name, variable in dataset.variables.items():  # not only data_vars: an azimuth is a coordinate
-        _create_array(group, str(name), sizes, 0)[...] = _as_stored(variable.values)
+        _create_array(group, str(name), sizes, block)[...] = _as_stored(variable.values)
 
 
 def _stored_dtype(name: str) -> Any:
     kind = VARIABLES[name].kind
     if kind == "float":
-        return np.float64 if VARIABLES[name].dims == ("frame",) or name.endswith("_q") else np.float32
+        is_small = len(VARIABLES[name].dims) < 2 or name in ("crystal_rotation", "crystal_cell")
+        return np.float64 if is_small else np.float32
     if kind == "integer":
-        return np.int32 if "setting" in VARIABLES[name].dims else np.int64
+        return np.int32 if {"setting", "other_hit"} & set(VARIABLES[name].dims) else np.int64
     return {"boolean": np.bool_, "text": str}[kind]
 
 

@@ -31,6 +31,7 @@ from diffdask.steps.azimuthal import find_azimuthal_features
 from diffdask.steps.peaks import LISTED_PEAKS, find_peaks
 from diffdask.steps.polar import describe_polar_rings, find_polar_residual
 from diffdask.steps.screening import screening_parameters
+from diffdask.steps.structure import find_structure
 from diffdask.variables import wrap
 
 _HIT_VARIABLES = (
@@ -47,6 +48,9 @@ _HIT_VARIABLES = (
 
 #: Hits a block: read one by one, so that a block costs about what a block of frames costs.
 _BLOCK_HITS = 32
+
+#: Hits a chunk of cleaned residuals, which are small and read by the hundred.
+_FEATURE_HITS = 128
 
 
 def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
@@ -96,7 +100,7 @@ def average_hits(
 
 
 def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
-    """Clean the hits of what they share, and find their azimuthal features."""
+    """Clean the hits of what they share, and find their azimuthal features and their structure."""
     hits = open_hits(results)
     if open_group(results, "features") is not None:
         return
@@ -109,13 +113,14 @@ def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> No
         polar_coverage=hits.polar_coverage.values,
     )
     found = find_azimuthal_features(cleaned, ring_groups=how["ring_groups"], feature_q_min=how["feature_q_min"])
+    found = found.merge(find_structure(cleaned, feature_q_min=how["feature_q_min"]))
     kept = wrap(
         hit_frame=hits.hit_frame.values,
         cleaned_residual=cleaned.cleaned_residual,
         nuisance_component=model.components_.reshape(-1, *significance.shape[1:]),
     )
     remove_group(results, "scores")
-    replace_group(results, "features", found.merge(kept), {"parameters": how})
+    replace_group(results, "features", found.merge(kept), {"parameters": how}, block=_FEATURE_HITS)
 
 
 def _average_block(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import logging
@@ -20,10 +21,10 @@ from diffdask.version import __version__
 _log = logging.getLogger(__name__)
 
 #: Verbs a job may have, in the order in which they are done.
-JOB_VERBS = ("simulate", "ingest", "screen", "train", "rank", "evaluate", "report", "catalogue", "export")
-
-#: Verbs that compute on the cluster; the others work on what is small by then.
-_ON_CLUSTER = ("simulate", "ingest", "screen")
+JOB_VERBS = (
+    *("simulate", "ingest", "screen", "compare", "train", "rank"),
+    *("evaluate", "report", "catalogue", "export"),
+)
 
 
 def run(job: str | Path, *, on: Any = None, folder: str | Path | None = None, progress: bool = True) -> dict[str, Any]:
@@ -67,16 +68,17 @@ def run(job: str | Path, *, on: Any = None, folder: str | Path | None = None, pr
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "verbs": {},
     }
-    needs_cluster = [name for name in calls if name in _ON_CLUSTER]
-    if needs_cluster:
-        with connect(on) as client:
-            if client.dashboard_link:
-                _log.info("dashboard: %s", client.dashboard_link)
-            for name in needs_cluster:
-                made["verbs"][name] = _call(name, {**calls[name], "on": client, "progress": progress})
-    for name in calls:
-        if name not in _ON_CLUSTER:
-            made["verbs"][name] = _call(name, calls[name])
+    for_cluster = [name for name in calls if "on" in inspect.signature(verb(name)).parameters]
+    last = list(calls).index(for_cluster[-1]) if for_cluster else -1
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(connect(on)) if for_cluster else None
+        if client is not None and client.dashboard_link:
+            _log.info("dashboard: %s", client.dashboard_link)
+        for number, (name, arguments) in enumerate(calls.items()):
+            place = {"on": client, "progress": progress} if name in for_cluster else {}
+            made["verbs"][name] = _call(name, {**arguments, **place})
+            if number == last:
+                stack.close()  # what is left works on what is small by now
     (where / "job.json").write_text(json.dumps(made, indent=2, default=str) + "\n")
     return made
 
@@ -143,7 +145,8 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
         "ingest": {"to": str(folder / "frames.zarr")},
         "screen": {"frames": str(folder / "frames.zarr"), "results": results},
         "train": {"results": results, "to": str(folder / "ranker.zarr"), **labels},
-        "rank": {"results": results, "ranker": str(folder / "ranker.zarr")},
+        "compare": {"results": results},
+        "rank": {"results": results, **({"ranker": str(folder / "ranker.zarr")} if "train" in sections else {})},
         "evaluate": {"results": results, **labels},
         "report": {"results": results, "to": str(folder / "report"), **labels},
         "catalogue": {"results": results, "to": str(folder / "catalogue.parquet")},

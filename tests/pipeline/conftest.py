@@ -9,9 +9,9 @@ import pytest
 
 from diffdask.io.results_store import open_group
 from diffdask.pipeline.ingest import ingest
-from diffdask.pipeline.rank import train
 from diffdask.pipeline.screen import screen
 from diffdask.pipeline.simulate import simulate
+from diffdask.pipeline.train import train
 
 #: Two panels of 64 x 128 large pixels, above and below the beam.
 GEOMETRY = """

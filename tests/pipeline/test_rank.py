@@ -10,7 +10,8 @@ from diffdask.errors import BadLabels, BadParameter, BadStore
 from diffdask.io.frames_store import open_frames
 from diffdask.io.ranker_store import load_ranker
 from diffdask.io.results_store import open_features, open_group, open_scores
-from diffdask.pipeline.rank import _draw, rank, rank_scores, train
+from diffdask.pipeline.rank import rank, rank_scores
+from diffdask.pipeline.train import _draw, train
 
 FAST = {"iterations": 3, "fold_count": 2}
 
@@ -86,7 +87,10 @@ def test_too_few_labels_are_refused_and_no_ranker_is_left(small, tmp_path, kept,
 def test_results_without_features_say_what_to_run(small, tmp_path):
     results = small.copy(tmp_path / "results.zarr")
     shutil.rmtree(results / "features")
-    for verb in (lambda: train(results, labels=small.labels, to=tmp_path / "r"), lambda: rank(results, ranker="r")):
+    for verb in (
+        lambda: train(results, labels=small.labels, to=tmp_path / "r"),
+        lambda: rank(results, ranker=small.ranker),
+    ):
         with pytest.raises(BadStore, match="diffdask screen"):
             verb()
 

@@ -18,7 +18,8 @@ from diffdask.errors import BadLabels, BadParameter, BadStore
 from diffdask.io.frames_store import open_frames
 from diffdask.io.marks import marked_blocks
 from diffdask.io.results_store import open_group, open_screen
-from diffdask.pipeline.rank import rank, train
+from diffdask.pipeline.rank import rank
+from diffdask.pipeline.train import train
 
 DATA = "/entry_1/data_1/data"
 

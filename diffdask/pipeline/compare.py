@@ -1,0 +1,393 @@
+"""The verb ``compare``: how much every pair of hits agrees.
+
+The matrix is made tile by tile, those on and above the diagonal only; a tile
+writes itself and its mirror image, and is marked. Beside the matrix lies the
+same for orientations exchanged at random among the hits: what chance gives.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from diffdask.cluster import connect
+from diffdask.errors import BadParameter, BadStore, nearest
+from diffdask.io.frames_store import open_frames
+from diffdask.io.marks import mark_block, marked_blocks
+from diffdask.io.results_store import (
+    finish_group,
+    frames_path,
+    open_features,
+    open_group,
+    open_hits,
+    open_unfinished,
+    remove_group,
+    stamp_of,
+    start_group,
+    write_rows,
+    write_tile,
+)
+from diffdask.models.ambiguity import relate_choices, resolve_ambiguity, select_agreement, select_rows
+from diffdask.models.pairs import PairStructure
+from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.planning import Block, tiles_of
+from diffdask.steps.similarity import (
+    find_ambiguity_agreement,
+    find_arc_agreement,
+    find_correlation_agreement,
+    find_euclidean_agreement,
+    find_squared_distance,
+    orient_hits,
+    prepare_hits,
+)
+from diffdask.symmetry import ambiguity_rotations, cartesian_rotations, laue_group_of, laue_rotations, mean_cell
+from diffdask.variables import wrap
+
+SIMILARITIES = ("common-arc", "correlation", "euclidean")
+
+#: Most tiles along a side: the scheduler sees at most about two thousand tasks, however many hits there are.
+_MOST_TILES = 60
+
+_SMALLEST_TILE = 256
+
+#: Hits whose distances give the scale of the Euclidean similarity.
+_SCALE_HITS = 500
+
+#: What a worker writes: rows and columns of a tile, and its variables.
+_Tiles = Iterator[tuple[tuple[Block, Block], xr.Dataset]]
+
+
+class Symmetry(NamedTuple):
+    """Of the crystal, in its own frame."""
+
+    rotations: np.ndarray  #: (g, 3, 3) of the Laue group
+    labellings: np.ndarray  #: (m, 3, 3) ways in which indexing may have labelled the axes
+    relative: np.ndarray  #: (m, m) labelling between two hits, see ``relate_choices``
+
+
+def compare(
+    results: str | Path,
+    *,
+    similarity: str = "common-arc",
+    laue: str = "",
+    compare_q_min: float = 0.5,
+    compare_q_max: float = 0.0,
+    min_angle: float = 5.0,
+    min_samples: int = 64,
+    friedel: bool = True,
+    seed: int = 0,
+    overwrite: bool = False,
+    on: Any = None,
+    progress: bool = True,
+) -> Path:
+    """Compare all pairs of hits.
+
+    Running it again goes on where it stopped.
+
+    Parameters
+    ----------
+    results
+        The results store, screened.
+    similarity
+        "common-arc": correlation along the arcs where the Ewald spheres of two hits meet; needs orientations.
+        "correlation": of the residuals as they lie on the detector. "euclidean": minus their squared distance there,
+        over its median. The last two were tried before and are kept to compare with.
+    laue
+        Laue, point or space group of the crystal ("mmm", "P 61"); empty for the highest that its lattice allows.
+        Where it is lower than the lattice's, each hit's indexing ambiguity is resolved.
+    compare_q_min, compare_q_max
+        Polar rings that are compared, 1/angstrom; 0 for no upper limit.
+    min_angle
+        Hits whose beams lie closer than this in the crystal are not compared, degrees.
+    min_samples
+        Fewest samples behind an agreement.
+    friedel
+        Whether -q has the intensity of q.
+    seed
+        Of the exchange of orientations.
+    overwrite
+        Throw away a matrix that was made with other parameters.
+    on
+        Where to run: "laptop", a scheduler's address, or a file of deploy/.
+    progress
+        Show a bar on the terminal.
+
+    Returns
+    -------
+    pathlib.Path
+        The results store.
+
+    Raises
+    ------
+    BadParameter
+        If the similarity or the group is not known.
+    BadStore
+        If there are no features yet, no orientations, or a matrix made with other parameters.
+    """
+    if similarity not in SIMILARITIES:
+        raise BadParameter(f"similarity '{similarity}' is not known; {nearest(similarity, SIMILARITIES)}")
+    results = Path(results)
+    how: dict[str, Any] = {"compare_q_min": compare_q_min, "compare_q_max": compare_q_max}
+    if similarity == "common-arc":
+        lattice = _find_lattice(results)
+        how |= {"laue": laue or laue_group_of(lattice), "lattice": lattice, "seed": seed}
+        how |= {"min_angle": min_angle, "min_samples": min_samples, "friedel": friedel}
+    if overwrite and not _is_stamped(results, similarity, how):
+        remove_group(results, similarity)
+    _start(results, similarity, how)
+    if open_group(results, similarity) is not None:
+        return results
+    tiles = tiles_of(count := open_features(results).sizes["hit"], tile_side(count))
+    task = functools.partial(_compare_tile, tiles=tiles, results=absolute(results), similarity=similarity, how=how)
+    numbers, done = [(number, number + 1) for number in range(len(tiles))], marked_blocks(results, similarity)
+    with connect(on) as client:
+        run_marked(client, task, numbers, done, what="compare", unit="tile", progress=progress)
+    if "ambiguity_agreement" in open_unfinished(results, similarity):
+        _resolve(results, how)
+    finish_group(results, similarity)
+    return results
+
+
+def tile_side(count: int) -> int:
+    """Hits along the side of a tile.
+
+    Examples
+    --------
+    >>> tile_side(1000), tile_side(20_000)
+    (256, 334)
+    """
+    return max(_SMALLEST_TILE, -(-count // _MOST_TILES))
+
+
+def borrow_orientations(is_indexed: np.ndarray, seed: int) -> np.ndarray:
+    """Choose for every hit, (n,), another one whose orientation it borrows; those that are not indexed keep none.
+
+    Examples
+    --------
+    >>> borrow_orientations(np.array([True, False, True]), seed=0).tolist()
+    [2, 1, 0]
+    """
+    borrowed = np.arange(is_indexed.size)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(is_indexed))
+    borrowed[order] = np.roll(order, 1)  # one cycle: nobody keeps its own
+    return borrowed
+
+
+# before the tiles ------------------------------------------------------------------------------------------
+
+
+def _find_lattice(results: Path) -> str:
+    """Lattice that most hits were indexed with, as the frames store writes it."""
+    lattice = open_frames(frames_path(results)).lattice.values[open_features(results).hit_frame.values].astype(str)
+    known, times = np.unique(lattice[lattice != ""], return_counts=True)
+    if not known.size:
+        raise BadStore(
+            f"no hit of '{results}' is indexed, and common arcs need orientations: give streams to 'diffdask ingest', "
+            "or rank with --method structure"
+        )
+    return str(known[np.argmax(times)])
+
+
+def _is_stamped(results: Path, group: str, how: dict[str, Any]) -> bool:
+    try:
+        stamp_of(results, group, how)
+    except BadStore:
+        return False
+    return True
+
+
+def _start(results: Path, similarity: str, how: dict[str, Any]) -> None:
+    """Make the group's arrays; a group of other hits than there are now is thrown away."""
+    stamp_of(results, similarity, how)
+    numbers = open_features(results).hit_frame.values
+    if _is_of_hits(results, similarity, numbers):
+        return
+    remove_group(results, similarity)
+    constants = wrap(hit_frame=numbers)
+    sizes = {"hit": numbers.size, "other_hit": numbers.size}
+    names: tuple[str, ...] = ("pair_agreement", "pair_samples")
+    if similarity == "common-arc":
+        constants = constants.merge(_orient(results, numbers, how))
+        names += ("exchanged_agreement", "exchanged_samples")
+        sizes["ambiguity"] = len(ambiguity_rotations(how["laue"], how["lattice"]))
+        if sizes["ambiguity"] > 1:
+            names += ("hit_labelling", "ambiguity_agreement", "ambiguity_samples")
+            names += ("exchanged_ambiguity_agreement", "exchanged_ambiguity_samples")
+    elif similarity == "euclidean":
+        constants = constants.merge(wrap(distance_scale=_find_scale(results, how)))
+    side = tile_side(numbers.size)
+    start_group(results, similarity, sizes=sizes, names=names, block=side, parameters=how, constants=constants)
+
+
+def _is_of_hits(results: Path, similarity: str, numbers: np.ndarray) -> bool:
+    try:
+        started = open_unfinished(results, similarity)
+    except (FileNotFoundError, KeyError):
+        return False
+    return "hit_frame" in started and np.array_equal(started.hit_frame.values, numbers)
+
+
+def _orient(results: Path, numbers: np.ndarray, how: dict[str, Any]) -> xr.Dataset:
+    """Rotation and wavelength of every hit, whose orientation it borrows, and the cell; one lattice's hits only."""
+    columns = ["orientation", "photon_energy", "lattice"]
+    frames = open_frames(frames_path(results))[columns].isel(frame=numbers).load()
+    frames["orientation"] = frames.orientation.where(frames.lattice == how["lattice"])
+    cell = mean_cell(frames.orientation.values, laue_rotations(laue_group_of(how["lattice"])))
+    oriented = orient_hits(frames, cell=cell)
+    is_indexed = np.isfinite(oriented.crystal_rotation.values).all(axis=(1, 2))
+    return oriented.merge(wrap(crystal_cell=cell, borrowed_from=borrow_orientations(is_indexed, how["seed"])))
+
+
+def _find_scale(results: Path, how: dict[str, Any]) -> float:
+    """Median squared distance between some hits, spread evenly over the campaign."""
+    count = open_features(results).sizes["hit"]
+    some = np.unique(np.linspace(0, count - 1, min(count, _SCALE_HITS)).astype(int))
+    hits = _load_hits(results, some, how)
+    return float(np.nanmedian(find_squared_distance(hits, hits)[np.triu_indices(some.size, 1)]))
+
+
+# a tile ----------------------------------------------------------------------------------------------------
+
+
+def _compare_tile(
+    number: Block, *, tiles: list[tuple[Block, Block]], results: str, similarity: str, how: dict[str, Any]
+) -> None:
+    """Compare, write and mark one tile of pairs and its mirror image: what a worker does."""
+    rows, columns = tiles[number[0]]
+    made = {"common-arc": _compare_arcs, "correlation": _compare_pictures, "euclidean": _compare_distances}
+    for place, found in made[similarity](results, rows, columns, how):
+        write_tile(results, similarity, *place, found)
+    mark_block(results, similarity, number)
+
+
+def _compare_pictures(results: str, rows: Block, columns: Block, how: dict[str, Any]) -> _Tiles:
+    found = find_correlation_agreement(*(_load_hits(results, slice(*block), how) for block in (rows, columns)))
+    yield (rows, columns), found
+    yield (columns, rows), _mirror(found)
+
+
+def _compare_distances(results: str, rows: Block, columns: Block, how: dict[str, Any]) -> _Tiles:
+    sigma = float(open_unfinished(results, "euclidean").distance_scale.values)
+    one, other = (_load_hits(results, slice(*block), how) for block in (rows, columns))
+    found = find_euclidean_agreement(one, other, sigma=sigma)
+    yield (rows, columns), found
+    yield (columns, rows), _mirror(found)
+
+
+def _compare_arcs(results: str, rows: Block, columns: Block, how: dict[str, Any]) -> _Tiles:
+    """Hits as they are, and hits of the rows at borrowed orientations with those of the columns as they are."""
+    stored = open_unfinished(results, "common-arc")
+    symmetry = find_symmetry(how["laue"], how["lattice"], stored.crystal_cell.values)
+    own = [
+        _load_hits(results, slice(*block), how).merge(_take_orientations(stored, block)) for block in (rows, columns)
+    ]
+    turned = [ds.assign(_borrow(stored, block)) for ds, block in zip(own, (rows, columns), strict=True)]
+    options = {name: how[name] for name in ("friedel", "min_angle", "min_samples")}
+    compare_blocks = functools.partial(_compare_oriented, symmetry=symmetry, options=options)
+    found = compare_blocks(*own, is_diagonal=rows == columns)
+    yield (rows, columns), found
+    yield (rows, columns), _exchanged(compare_blocks(turned[0], own[1], is_diagonal=False))
+    if rows != columns:
+        yield (columns, rows), _mirror(found, symmetry.relative[:, 0])
+        yield (columns, rows), _exchanged(compare_blocks(turned[1], own[0], is_diagonal=False))
+
+
+def _compare_oriented(
+    one: xr.Dataset, other: xr.Dataset, *, symmetry: Symmetry, options: dict[str, Any], is_diagonal: bool
+) -> xr.Dataset:
+    options = {**options, "rotations": symmetry.rotations, "is_diagonal": is_diagonal}
+    if len(symmetry.labellings) == 1:
+        return find_arc_agreement(one, other, **options)
+    return find_ambiguity_agreement(one, other, ambiguities=symmetry.labellings, **options)
+
+
+def find_symmetry(laue: str, lattice: str, cell: np.ndarray) -> Symmetry:
+    """Rotations of a Laue group, and relabellings of a lattice (as the frames store writes it), in the crystal's frame.
+
+    Parameters
+    ----------
+    laue, lattice
+        As in :func:`diffdask.symmetry.ambiguity_rotations`.
+    cell
+        (3, 3) from :func:`diffdask.symmetry.mean_cell`.
+    """
+    rotations, labellings = laue_rotations(laue), ambiguity_rotations(laue, lattice)
+    relative = relate_choices(labellings, rotations)
+    return Symmetry(cartesian_rotations(rotations, cell), cartesian_rotations(labellings, cell), relative)
+
+
+def _load_hits(results: str | Path, chosen: Any, how: dict[str, Any]) -> xr.Dataset:
+    """Some hits, standardised."""
+    hits = open_features(results)[["cleaned_residual"]].isel(hit=chosen).load()
+    hits["polar_ring_q"] = open_hits(results).polar_ring_q
+    return prepare_hits(hits, q_min=how["compare_q_min"], q_max=how["compare_q_max"] or math.inf)
+
+
+def _take_orientations(stored: xr.Dataset, block: Block) -> xr.Dataset:
+    return stored[["crystal_rotation", "hit_wavelength"]].isel(hit=slice(*block)).load()
+
+
+def _borrow(stored: xr.Dataset, block: Block) -> xr.Dataset:
+    """The orientations that hits of a block borrow; wavelengths are their own."""
+    lender = stored.borrowed_from.values[slice(*block)]
+    return wrap(crystal_rotation=stored.crystal_rotation.values[lender])
+
+
+def _exchanged(found: xr.Dataset) -> xr.Dataset:
+    """The same under the names of what chance gives."""
+    names = {
+        "pair_agreement": "exchanged_agreement",
+        "pair_samples": "exchanged_samples",
+        "ambiguity_agreement": "exchanged_ambiguity_agreement",
+        "ambiguity_samples": "exchanged_ambiguity_samples",
+    }
+    return wrap(**{names[str(name)]: values.values for name, values in found.items()})
+
+
+def _mirror(found: xr.Dataset, inverse: np.ndarray | None = None) -> xr.Dataset:
+    """Rows and columns exchanged; labellings become their inverses."""
+    mirrored = {str(name): values.values.swapaxes(-1, -2) for name, values in found.items()}
+    return wrap(**{name: values if values.ndim == 2 else values[inverse] for name, values in mirrored.items()})
+
+
+# after the tiles -------------------------------------------------------------------------------------------
+
+
+def _resolve(results: Path, how: dict[str, Any]) -> None:
+    """Choose a labelling for every hit, and write the agreements under the choices."""
+    stored = open_unfinished(results, "common-arc")
+    relative = find_symmetry(how["laue"], how["lattice"], stored.crystal_cell.values).relative
+    agreement, samples = list(stored.ambiguity_agreement.values), list(stored.ambiguity_samples.values)
+    choice = resolve_ambiguity(agreement, samples=samples, relative=relative)
+    chosen = select_agreement(agreement, choice, relative)
+    counted = np.nan_to_num(select_agreement([one.astype(np.float32) for one in samples], choice, relative))
+    weight = PairStructure().fit(chosen, samples=counted).weight_
+    exchanged, exchanged_samples = _choose_anew(stored, choice, weight, relative)
+    found = wrap(
+        hit_labelling=choice,
+        pair_agreement=chosen,
+        pair_samples=counted.astype(np.int32),
+        exchanged_agreement=exchanged,
+        exchanged_samples=exchanged_samples,
+    )
+    write_rows(results, "common-arc", 0, found)
+
+
+def _choose_anew(
+    stored: xr.Dataset, choice: np.ndarray, weight: np.ndarray, relative: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Agreement at borrowed orientations, and its samples, of hits that choose their labelling as well.
+
+    Fisher's z is what is compared; it is written as the agreement that has it with the first labelling's samples.
+    """
+    counted = stored.exchanged_ambiguity_samples.values
+    freedom = np.sqrt(np.where(counted > 3, counted - 3.0, np.nan)).astype(np.float32)
+    z = np.arctanh(np.clip(stored.exchanged_ambiguity_agreement.values, -0.999, 0.999)) * freedom
+    chosen = select_rows(list(z), choice, weight, relative)
+    return np.tanh(chosen / freedom[0]), counted[0]

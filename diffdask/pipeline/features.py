@@ -1,0 +1,119 @@
+"""Features of hits under their names, whatever they are made from: what ``train`` and ``rank`` have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from diffdask.errors import BadParameter, BadStore, nearest
+from diffdask.io.results_store import open_features, open_group
+from diffdask.models.diffusion_map import DiffusionMap
+
+#: Feature sets; several are joined with a plus sign: "azimuthal+structure".
+FEATURES = ("azimuthal", "structure", "diffusion-map")
+
+#: Coordinates of a diffusion map that can enter a ranker.
+COORDINATES = 30
+
+#: Hits past which only the largest weights of each are kept: a dense matrix of 5000 hits has 100 MB.
+_DENSE_HITS, _NEIGHBOURS = 5000, 200
+
+#: Parameters of earlier groups that decide what a feature means, whatever the experiment.
+_SHAPING = {
+    "layout": ("ring_count", "azimuth_count", "q_min", "q_max"),
+    "hits": ("polar_ring_count", "bin_pixels"),
+}
+
+
+@dataclass(frozen=True)
+class HitFeatures:
+    """Features of all hits of a results store."""
+
+    hit_frame: np.ndarray  #: (n,) frame numbers
+    values: np.ndarray  #: (n, f); NaN in rows of hits that have none
+    made_with: dict[str, Any]  #: what two sets of features must share to be compared
+
+    @property
+    def is_there(self) -> np.ndarray:
+        """(n,) whether the hit has these features: without an orientation it has no diffusion coordinates."""
+        return np.isfinite(self.values).all(axis=1)
+
+
+def take_features(results: str | Path, *, features: str, similarity: str = "common-arc") -> HitFeatures:
+    """Take features of all hits from a results store.
+
+    Parameters
+    ----------
+    results
+        The results store, screened.
+    features
+        One of ``FEATURES``, or several with plus signs between.
+    similarity
+        Of the diffusion map; see the verb ``compare``.
+
+    Raises
+    ------
+    BadParameter
+        If a feature set is not known.
+    BadStore
+        If what the features are made from is not there.
+    """
+    found = open_features(results)
+    taken, made_with = [], {"features": features}
+    for name in features.split("+"):
+        if name not in FEATURES:
+            raise BadParameter(f"features '{name}' are not known; {nearest(name, FEATURES)}")
+        if name == "diffusion-map":
+            values, made = _find_coordinates(results, similarity, found.hit_frame.values)
+        else:
+            values = found.azimuthal_features.values if name == "azimuthal" else found.hit_structure.values[:, None]
+            made = _made_with(results, found)
+        taken.append(values)
+        made_with |= made
+    return HitFeatures(found.hit_frame.values, np.concatenate(taken, axis=1).astype(float), made_with)
+
+
+def open_compared(results: str | Path, similarity: str) -> xr.Dataset:
+    """The matrix of the verb ``compare``, of the hits that there are now.
+
+    Raises
+    ------
+    BadStore
+        If it is not there, or of other hits.
+    """
+    compared = open_group(results, similarity)
+    if compared is None or not np.array_equal(compared.hit_frame.values, open_features(results).hit_frame.values):
+        raise BadStore(
+            f"the hits of '{results}' are not compared yet; run: diffdask compare {results} --similarity {similarity}"
+        )
+    return compared
+
+
+def _find_coordinates(results: str | Path, similarity: str, hit_frame: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Diffusion coordinates of all hits; they mean something within this very set of hits only."""
+    compared = open_compared(results, similarity)
+    weights = np.exp(compared.pair_agreement.values)
+    count = len(weights)
+    model = DiffusionMap(
+        component_count=min(COORDINATES, count - 2), neighbour_count=None if count <= _DENSE_HITS else _NEIGHBOURS
+    )
+    coordinates = model.fit(weights).coordinates_
+    digest = hashlib.sha256(np.ascontiguousarray(hit_frame, dtype=np.int64).tobytes()).hexdigest()[:16]
+    made = {"similarity": similarity, "hits": digest, **compared.attrs["parameters"]}
+    return coordinates * np.sqrt(count), made
+
+
+def _made_with(results: str | Path, found: xr.Dataset) -> dict[str, Any]:
+    """Parameters that features must share to be compared."""
+    made = dict(found.attrs["parameters"])
+    for group, names in _SHAPING.items():
+        opened = open_group(results, group)
+        if opened is None:
+            raise BadStore(f"'{group}' of '{results}' is not finished; run: diffdask screen FRAMES --results {results}")
+        made.update({name: opened.attrs["parameters"][name] for name in names})
+    return made

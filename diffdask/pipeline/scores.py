@@ -1,0 +1,137 @@
+"""Scores of hits by one method or another, and where each came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdask.errors import BadStore
+from diffdask.io.frames_store import frames_attributes, open_frames
+from diffdask.io.ranker_store import TrainedRanker, load_ranker
+from diffdask.io.results_store import frames_path, open_features
+from diffdask.models.pairs import PairStructure
+from diffdask.pipeline.features import open_compared, take_features
+
+#: Scores without labels count chance as one: a hit this far above it is predicted diffuse.
+SIGNIFICANT = 4.0
+
+#: A probability of at least this is predicted diffuse.
+PROBABLE = 0.5
+
+
+@dataclass(frozen=True)
+class HitScores:
+    """Scores of all hits by one method."""
+
+    hit_frame: np.ndarray  #: (n,) frame numbers
+    source: np.ndarray  #: (n,) text: which score the hit has, and why
+    columns: dict[str, np.ndarray]  #: variable with dims ("frame",) to values (n,); "frame_score" is what ranks
+    attributes: dict[str, Any]  #: of the group: JSON-able; "threshold" is where predicted diffuse begins
+
+
+def score_by_ranker(results: Path, ranker: str) -> HitScores:
+    """Probabilities from a ranker, out of fold for hits that trained it.
+
+    Raises
+    ------
+    BadStore
+        If the features differ from those that the ranker was trained on.
+    """
+    trained = load_ranker(ranker)
+    similarity = str(trained.features.get("similarity", "common-arc"))
+    found = take_features(results, features=str(trained.features["features"]), similarity=similarity)
+    _check_features(trained.features, found.made_with, f"'{ranker}'", f"'{results}'")
+    score = np.full(found.hit_frame.size, np.nan)
+    if found.is_there.any():
+        seen = found.values[found.is_there][:, : trained.ranker.mean_.size]
+        score[found.is_there] = trained.ranker.predict_proba(seen)[:, 1]
+    where = frames_path(results)
+    if trained.frames_identity == frames_attributes(where)["identity"]:
+        score = _put_cross_fitted(score, open_frames(where).frame_id.values[found.hit_frame], trained)
+    return HitScores(
+        hit_frame=found.hit_frame,
+        source=np.where(np.isfinite(score), "ranker", "none: not indexed").astype(object),
+        columns={"frame_score": score},
+        attributes={
+            "threshold": PROBABLE,
+            "features": trained.features["features"],
+            "parameters": trained.parameters,
+            "cross_fitted": True,
+            "learning_curve": trained.learning_curve,
+            "trained_on": int(trained.frame_id.size),
+        },
+    )
+
+
+def score_by_structure(results: Path) -> HitScores:
+    """How much neighbouring bins agree, in robust standard deviations of all hits."""
+    found = open_features(results)
+    structure = standardise_scores(found.hit_structure.values)
+    return HitScores(
+        hit_frame=found.hit_frame.values,
+        source=np.where(np.isfinite(structure), "structure", "none: no bins to look at").astype(object),
+        columns={"frame_score": structure, "frame_structure": structure},
+        attributes={"threshold": SIGNIFICANT, "parameters": found.attrs["parameters"]},
+    )
+
+
+def score_by_pairs(results: Path, *, seed: int) -> HitScores:
+    """How much each hit agrees with the leading group of hits; the structure of those that are not indexed."""
+    compared = open_compared(results, "common-arc")
+    model = PairStructure(seed=seed).fit(
+        compared.pair_agreement.values,
+        samples=compared.pair_samples.values,
+        null=[compared.exchanged_agreement.values],
+        null_samples=[compared.exchanged_samples.values],
+    )
+    structure = standardise_scores(open_features(results).hit_structure.values)
+    pairs = standardise_scores(model.score_)
+    is_compared = np.isfinite(pairs)
+    return HitScores(
+        hit_frame=compared.hit_frame.values,
+        source=np.where(is_compared, "pairs", "structure: not indexed").astype(object),
+        columns={
+            "frame_score": np.where(is_compared, pairs, structure),
+            "frame_pairs": pairs,
+            "frame_pairs_p_value": model.p_value_,
+            "frame_structure": structure,
+        },
+        attributes={"threshold": SIGNIFICANT, "parameters": {**compared.attrs["parameters"], **model.get_params()}},
+    )
+
+
+def standardise_scores(score: np.ndarray) -> np.ndarray:
+    """Scores less their median, over the spread of those below it, where hits are that are not diffuse.
+
+    Examples
+    --------
+    >>> standardise_scores(np.array([1.0, 2.0, 3.0, 4.0, 50.0])).round(2).tolist()
+    [-1.35, -0.67, 0.0, 0.67, 31.7]
+    """
+    known = score[np.isfinite(score)]
+    if known.size == 0:
+        return score
+    middle = np.median(known)
+    spread = np.median(middle - known[known <= middle]) / 0.6745
+    return np.asarray((score - middle) / (spread if spread > 0 else 1.0))
+
+
+def _check_features(before: dict[str, Any], now: dict[str, Any], ranker: str, results: str) -> None:
+    other = [
+        f"{name}: {before.get(name)!r} for the ranker, {now.get(name)!r} for the results"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if other:
+        raise BadStore(
+            f"{ranker} was trained on features made with other parameters than those of {results} "
+            f"({'; '.join(other)}); train anew, or screen with the same parameters"
+        )
+
+
+def _put_cross_fitted(score: np.ndarray, frame_id: np.ndarray, trained: TrainedRanker) -> np.ndarray:
+    known = dict(zip(trained.frame_id.tolist(), trained.score.tolist(), strict=True))
+    return np.array([known.get(name, own) for name, own in zip(frame_id.tolist(), score.tolist(), strict=True)])

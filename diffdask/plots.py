@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,29 +51,7 @@ def plot_anisotropy(peak_intensity: np.ndarray, anisotropy: np.ndarray, label: n
     """
 
     def draw(axes: Axes) -> None:
-        for name in ("unlabelled", *reversed(LABELS)):
-            of = label == name
-            if of.any():
-                axes.scatter(
-                    peak_intensity[of],
-                    anisotropy[of],
-                    s=10,
-                    color=COLOURS[name],
-                    alpha=0.35 if name == "unlabelled" else 0.85,
-                    linewidths=0,
-                    label=name,
-                    rasterized=bool(of.sum() > _MANY_POINTS),
-                )
-        if is_top.any():
-            axes.scatter(
-                peak_intensity[is_top],
-                anisotropy[is_top],
-                s=34,
-                facecolors="none",
-                edgecolors="#1c1917",
-                linewidths=0.8,
-                label=f"top {int(is_top.sum())}",
-            )
+        _scatter(axes, peak_intensity, anisotropy, label, is_top)
         _scale(axes.set_xscale, axes.xaxis, peak_intensity)
         _scale(axes.set_yscale, axes.yaxis, anisotropy)
         axes.set_xlabel("mean peak intensity / photon")
@@ -82,25 +61,65 @@ def plot_anisotropy(peak_intensity: np.ndarray, anisotropy: np.ndarray, label: n
     return _svg(draw)
 
 
-def plot_scores(score: np.ndarray, label: np.ndarray, threshold: float) -> str:
-    """Histogram of the scores of hits, (hit,), by label: share of each label's frames."""
+def plot_scores(score: np.ndarray, label: np.ndarray, threshold: float, *, is_probability: bool = True) -> str:
+    """Histogram of the scores of hits by label: share of each label's frames.
+
+    Parameters
+    ----------
+    score
+        (hit,); NaN for hits without.
+    label
+        (hit,) label or "unlabelled".
+    threshold
+        Where predicted diffuse begins.
+    is_probability
+        Whether scores are probabilities; else they are in units of chance, and
+        a few may be so high that they are counted in the outermost bar.
+    """
 
     def draw(axes: Axes) -> None:
-        bins = np.linspace(0.0, 1.0, 21).tolist()
+        edges = np.linspace(0.0, 1.0, 21) if is_probability else bin_scores(score, threshold)
+        inside = np.clip(score, edges[0], edges[-1])
+        beyond = int((np.isfinite(score) & (score != inside)).sum())
         for name in ("unlabelled", *reversed(LABELS)):
             of = (label == name) & np.isfinite(score)
             if of.any():
-                weights = np.full(int(of.sum()), 1.0 / of.sum())
-                look: dict[str, Any] = {"histtype": "stepfilled", "alpha": 0.25, "color": COLOURS[name]}
-                axes.hist(score[of], bins=bins, weights=weights, label=f"{name} ({of.sum()})", **look)
-                axes.hist(score[of], bins=bins, weights=weights, histtype="step", color=COLOURS[name], linewidth=1.2)
+                look: dict[str, Any] = {"bins": edges.tolist(), "weights": np.full(int(of.sum()), 1.0 / of.sum())}
+                axes.hist(
+                    inside[of],
+                    **look,
+                    histtype="stepfilled",
+                    alpha=0.25,
+                    color=COLOURS[name],
+                    label=f"{name} ({of.sum()})",
+                )
+                axes.hist(inside[of], **look, histtype="step", color=COLOURS[name], linewidth=1.2)
         axes.axvline(threshold, color="#1c1917", linewidth=0.8, linestyle=":")
-        axes.set_xlabel("score: probability that the hit is diffuse")
+        axes.set_xlim(edges[0], edges[-1])
         axes.set_ylabel("share of the label's frames")
-        axes.set_xlim(0, 1)
+        unit = "probability that the hit is diffuse" if is_probability else "units of chance"
+        axes.set_xlabel(f"score: {unit}" + (f" ({beyond} beyond the ends)" if beyond else ""))
+        if not is_probability:
+            axes.set_yscale("log")  # one hit in twenty is diffuse, and their scores are wide apart
         axes.legend(fontsize=8, loc="best")
 
     return _svg(draw)
+
+
+def bin_scores(score: np.ndarray, threshold: float) -> np.ndarray:
+    """Edges of bins for scores in units of chance, (hit,); the threshold is one, the long tail lies beyond the last.
+
+    Examples
+    --------
+    >>> bin_scores(np.array([-0.9, 0.3, 1.0, 9000.0]), 2.0).tolist()[:4]
+    [-1.0, 0.0, 1.0, 2.0]
+    """
+    known = score[np.isfinite(score)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
+    low, high = max(min(low, 0.0), -4 * threshold), np.clip(high, 2 * threshold, 10 * threshold)
+    width = np.ceil((high - low) / 20) / 2  # a multiple of one half, so that there are at most about 40
+    below, above = np.ceil((threshold - low) / width), np.ceil((high - threshold) / width)
+    return threshold + width * np.arange(-below, above + 1)
 
 
 def plot_learning(iteration: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> str:
@@ -113,6 +132,36 @@ def plot_learning(iteration: np.ndarray, training: np.ndarray, held_out: np.ndar
         axes.set_xlabel("iteration")
         axes.set_ylabel("mean log-likelihood of a label")
         axes.legend(fontsize=8, loc="lower right")
+
+    return _svg(draw)
+
+
+def plot_eigenvalues(eigenvalues: np.ndarray, marked: Sequence[int]) -> str:
+    """Eigenvalues of a diffusion map, (k,), the trivial one left out; those of the coordinates shown are marked."""
+    from matplotlib.ticker import MaxNLocator
+
+    def draw(axes: Axes) -> None:
+        number = np.arange(1, eigenvalues.size + 1)
+        is_marked = np.isin(number - 1, marked)
+        axes.bar(number[~is_marked], eigenvalues[~is_marked], color="#a8a29e", width=0.7)
+        axes.bar(number[is_marked], eigenvalues[is_marked], color="#0f766e", width=0.7, label="shown beside")
+        axes.axhline(0, color="#57534e", linewidth=0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("coordinate")
+        axes.set_ylabel("eigenvalue")
+        axes.legend(fontsize=8, loc="upper right")
+
+    return _svg(draw)
+
+
+def plot_coordinates(x: np.ndarray, y: np.ndarray, label: np.ndarray, is_top: np.ndarray, names: Sequence[str]) -> str:
+    """Two coordinates of a diffusion map, (hit,), by label, the top picks ringed; ``names`` are those of the axes."""
+
+    def draw(axes: Axes) -> None:
+        _scatter(axes, x, y, label, is_top)
+        axes.set_xlabel(names[0])
+        axes.set_ylabel(names[1])
+        axes.legend(fontsize=8, loc="best")
 
     return _svg(draw)
 
@@ -148,6 +197,19 @@ def plot_background(ring_q: np.ndarray, low: np.ndarray, median: np.ndarray, hig
         axes.legend(fontsize=8, loc="upper right")
 
     return _svg(draw)
+
+
+def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, label: np.ndarray, is_top: np.ndarray) -> None:
+    """Points by label, the rare ones above; rings about the top picks."""
+    for name in ("unlabelled", *reversed(LABELS)):
+        of = label == name
+        if of.any():
+            look: dict[str, Any] = {"s": 10, "color": COLOURS[name], "linewidths": 0, "label": name}
+            look |= {"alpha": 0.35 if name == "unlabelled" else 0.85, "rasterized": bool(of.sum() > _MANY_POINTS)}
+            axes.scatter(x[of], y[of], **look)
+    if is_top.any():
+        ring: dict[str, Any] = {"s": 34, "facecolors": "none", "edgecolors": "#1c1917", "linewidths": 0.8}
+        axes.scatter(x[is_top], y[is_top], **ring, label=f"top {int(is_top.sum())}")
 
 
 def _scale(set_scale: Any, axis: Any, values: np.ndarray) -> None:

@@ -17,12 +17,15 @@ import numpy as np
 from diffdask import pictures, plots
 from diffdask.catalogue import catalogue_table, whole_file
 from diffdask.errors import BadParameter, BadStore
-from diffdask.evaluation import THRESHOLD, evaluate_table, format_measure, predict_labels
+from diffdask.evaluation import THRESHOLD, evaluate_table, format_measure, threshold_of
+from diffdask.frame_choice import choose_pictures, is_ranked
 from diffdask.geometry import Geometry
 from diffdask.io.frames_store import open_frames, take_frames
 from diffdask.io.labels import read_labels
 from diffdask.io.results_store import frames_path, open_group, open_scores, open_screen
+from diffdask.pair_pictures import PairSummary, choose_evenly, draw_pairs, read_pairs
 from diffdask.pixels import list_pixels
+from diffdask.polar_pictures import draw_components
 from diffdask.steps.background import remove_background
 from diffdask.variables import STATUS_OK
 
@@ -32,10 +35,13 @@ if TYPE_CHECKING:
 
 UNLABELLED = "unlabelled"
 
-#: Hits whose profiles make the plot of the background: enough for a median, little to read.
+#: Hits that tell what the background and the bins in use are: enough for a median, little to read.
 _PROFILES = 500
 
 _SHOWN_FAILURES = 50
+
+#: Nuisance components pictured: later ones look like noise to the eye.
+_DRAWN_COMPONENTS = 16
 
 _PACKAGES = ("dask", "matplotlib", "numba", "numpy", "pandas", "scikit-learn", "xarray", "zarr")
 
@@ -64,6 +70,8 @@ class ReportContent:
     drawn: dict[int, dict[str, Any]]  #: frame number to the picture's ``uri`` and colour ``limit`` in photons
     top: int
     made: datetime.datetime
+    shared: dict[str, Any] | None = None  #: nuisance components: ``uri``, how many are ``drawn``, of what ``count``
+    pairs: Sequence[PairSummary] = ()
 
 
 def report(results: str | Path, *, labels: str | Path | None = None, to: str | Path, top: int = 20) -> Path:
@@ -111,43 +119,13 @@ def report(results: str | Path, *, labels: str | Path | None = None, to: str | P
         drawn=draw_residuals(results, sorted({frame for section in chosen.values() for frame in section})),
         top=top,
         made=datetime.datetime.now().astimezone(),
+        shared=draw_shared(results),
+        pairs=read_pairs(results, table.get("frame_score")),
     )
     target = Path(to) / "report.html"
     with whole_file(target) as partial:
         partial.write_text(render_report(content), encoding="utf-8")
     return target
-
-
-def choose_pictures(table: pd.DataFrame, labels: pd.Series | None, top: int) -> dict[str, list[int]]:
-    """Choose the frames to picture.
-
-    Parameters
-    ----------
-    table
-        The catalogue.
-    labels
-        By frame number, or None.
-    top
-        Most frames a section.
-
-    Returns
-    -------
-    dict
-        Frame numbers of "top" (best scores, or highest anisotropy of the hits
-        where nothing is ranked), "doubtful" (scores nearest one half) and
-        "wrong" (the label disagrees with the prediction; the surest first).
-    """
-    hits = table[table["frame_is_hit"].fillna(False).astype(bool)]
-    if not _is_ranked(table):
-        best = hits["frame_anisotropy"].dropna().astype(float).sort_values(ascending=False, kind="stable")
-        return {"top": best.index[:top].tolist(), "doubtful": [], "wrong": []}
-    score = hits["frame_score"].dropna().astype(float)
-    doubt = (score - THRESHOLD).abs().sort_values(kind="stable")
-    return {
-        "top": score.sort_values(ascending=False, kind="stable").index[:top].tolist(),
-        "doubtful": doubt.index[:top].tolist(),
-        "wrong": [] if labels is None else _wrong(table.loc[labels.index], labels).index[:top].tolist(),
-    }
 
 
 def summarise_background(screen: xr.Dataset) -> Profile | None:
@@ -162,6 +140,18 @@ def summarise_background(screen: xr.Dataset) -> Profile | None:
         return None
     low, median, high = np.nanpercentile(profiles[:, is_known], [10, 50, 90], axis=0)
     return Profile(ring_q=screen["ring_q"].values[is_known], low=low, median=median, high=high)
+
+
+def draw_shared(results: str | Path) -> dict[str, Any] | None:
+    """Draw what hits share on the detector: ``uri``, components ``drawn`` and their ``count``; None without any."""
+    features, hits = open_group(results, "features"), open_group(results, "hits")
+    if features is None or hits is None or not features.sizes.get("component"):
+        return None
+    some = choose_evenly(features.sizes["hit"], all_up_to=_PROFILES, else_=_PROFILES)
+    is_seen = np.isfinite(features["cleaned_residual"].isel(hit=some).values).any(axis=0)
+    components = features["nuisance_component"][:_DRAWN_COMPONENTS].values
+    uri = draw_components(components, hits["polar_ring_q"].values, is_seen)
+    return {"uri": uri, "drawn": len(components), "count": features.sizes["component"]}
 
 
 def draw_residuals(results: str | Path, chosen: Sequence[int]) -> dict[int, dict[str, Any]]:
@@ -215,10 +205,13 @@ def render_report(content: ReportContent) -> str:
     failed = table[table["frame_status"] != STATUS_OK]
     return environment.from_string(template).render(
         content=content,
-        is_ranked=_is_ranked(table),
+        is_ranked=is_ranked(table),
         counts=_counts(table),
-        threshold=THRESHOLD,
+        threshold=threshold_of(table),
+        is_probability=_is_probability(table),
+        sources=_sources(table),
         plots=_plots(content),
+        pairs=_pairs(content),
         sections=_sections(content),
         failures=failed[["frame_id", "run", "frame_status"]].head(_SHOWN_FAILURES).to_dict("records"),
         failure_count=len(failed),
@@ -231,20 +224,6 @@ def _meant_for(step: Callable[..., Any], parameters: dict[str, Any]) -> dict[str
     return {name: value for name, value in parameters.items() if name in inspect.signature(step).parameters}
 
 
-def _is_ranked(table: pd.DataFrame) -> bool:
-    return "frame_score" in table and bool(table["frame_score"].notna().any())
-
-
-def _wrong(table: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
-    """Rows whose prediction is not their label, those first that were predicted with most certainty."""
-    is_hit = table["frame_is_hit"].fillna(False).to_numpy(dtype=bool)
-    score = table["frame_score"].to_numpy(dtype=float, na_value=np.nan)
-    # A frame taken for a blank has no score: it was turned down outright.
-    certainty = np.nan_to_num(np.abs(score - THRESHOLD), nan=THRESHOLD)
-    is_wrong = predict_labels(is_hit, score) != labels.to_numpy(dtype=object)
-    return table.iloc[[row for row in np.argsort(-certainty, kind="stable") if is_wrong[row]]]
-
-
 def _counts(table: pd.DataFrame) -> dict[str, int]:
     counts = {
         "frames": len(table),
@@ -252,9 +231,24 @@ def _counts(table: pd.DataFrame) -> dict[str, int]:
         "hits": int(table["frame_is_hit"].sum()),
         "not usable": int((table["frame_status"] != STATUS_OK).sum()),
     }
-    if _is_ranked(table):
-        counts["predicted diffuse"] = int((table["frame_score"] >= THRESHOLD).sum())
+    if is_ranked(table):
+        counts["predicted diffuse"] = int((table["frame_score"] >= threshold_of(table)).sum())
     return counts
+
+
+def _is_probability(table: pd.DataFrame) -> bool:
+    return threshold_of(table) == THRESHOLD
+
+
+def _sources(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Which scores hits have and why: the ``source``, how many ``hits``, how many of them ``picked`` as diffuse."""
+    if "frame_score_source" not in table:
+        return []
+    hits = table[table["frame_is_hit"].fillna(False).astype(bool)]
+    picked = hits["frame_score"] >= threshold_of(table)
+    counted = picked.fillna(False).astype(int).groupby(hits["frame_score_source"]).agg(["size", "sum"])
+    ordered = counted.sort_values("size", ascending=False, kind="stable")
+    return [{"source": name, "hits": int(size), "picked": int(number)} for name, size, number in ordered.itertuples()]
 
 
 def _plots(content: ReportContent) -> dict[str, str]:
@@ -274,8 +268,9 @@ def _plots(content: ReportContent) -> dict[str, str]:
             label,
             hits.index.isin(content.chosen["top"]),
         )
-    if _is_ranked(table):
-        drawn["scores"] = plots.plot_scores(_numbers(hits, "frame_score"), label, THRESHOLD)
+    if is_ranked(table):
+        score = _numbers(hits, "frame_score")
+        drawn["scores"] = plots.plot_scores(score, label, threshold_of(table), is_probability=_is_probability(table))
     if content.learning_curve:
         curve = {name: np.asarray(values, dtype=float) for name, values in content.learning_curve.items()}
         drawn["learning"] = plots.plot_learning(curve["iteration"], curve["training"], curve["held_out"])
@@ -283,6 +278,17 @@ def _plots(content: ReportContent) -> dict[str, str]:
         profile = content.profile
         drawn["background"] = plots.plot_background(profile.ring_q, profile.low, profile.median, profile.high)
     return drawn
+
+
+def _pairs(content: ReportContent) -> list[dict[str, Any]]:
+    """What was compared: numbers and pictures of each similarity."""
+    table, found = content.table, []
+    for one in content.pairs:
+        rows = table.loc[one.hit_frame]
+        drawn = draw_pairs(one, _labels_of(rows, content.labels), rows.index.isin(content.chosen["top"]))
+        picked = int((rows["frame_score"] >= threshold_of(table)).sum()) if one.is_by_score else None
+        found.append({"summary": one, "count": len(rows), "picked": picked, **drawn})
+    return found
 
 
 def _sections(content: ReportContent) -> dict[str, list[dict[str, Any]]]:
@@ -301,6 +307,7 @@ def _card(content: ReportContent, frame: int) -> dict[str, Any]:
         "frame_id": row["frame_id"],
         "run": row["run"],
         "score": _number(row.get("frame_score")),
+        "source": row.get("frame_score_source"),
         "rank": int(rank) if rank else None,
         "anisotropy": _number(row.get("frame_anisotropy")),
         "peak_count": None if peak_count is None else int(peak_count),

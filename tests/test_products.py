@@ -152,7 +152,7 @@ def test_the_report_is_one_file_with_pictures_whatever_is_there_already(
     to = report(campaign / state, labels=labels, to=tmp_path / "report", top=3)
     text = to.read_text(encoding="utf-8")
     assert os.listdir(to.parent) == ["report.html"]
-    assert len(re.findall(r"data:image/png", text)) == (6 if state == "ranked.zarr" else 3)
+    assert len(re.findall(r"data:image/png", text)) == (7 if state == "ranked.zarr" else 4)
     assert ("Per class" in text) == (is_labelled and state == "ranked.zarr")
     assert "http" not in text
 

@@ -4,22 +4,21 @@ import dataclasses
 import datetime
 import html.parser
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 
 from diffdask.evaluation import evaluate_table
+from diffdask.frame_choice import choose_pictures
+from diffdask.io.results_store import KIND, replace_group
+from diffdask.pair_pictures import PairSummary, summarise_pairs
 from diffdask.pictures import to_png
-from diffdask.report import (
-    Profile,
-    ReportContent,
-    choose_pictures,
-    render_report,
-    summarise_background,
-)
+from diffdask.report import Profile, ReportContent, draw_shared, render_report, summarise_background
 from diffdask.variables import LABELS, wrap
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -79,6 +78,30 @@ def catalogue(seed: int = 0) -> pd.DataFrame:
         "scores": {"version": "0.1.0", "method": "azimuthal features", "cross_fitted": True, "parameters": {"c": 1.0}},
     }
     return table
+
+
+def scored_without_labels(seed: int = 0) -> pd.DataFrame:
+    """A catalogue whose scores are in units of chance, some of them of another kind."""
+    table = catalogue(seed)
+    random = np.random.default_rng(seed)
+    score = np.where(random.random(COUNT) < 0.2, 5.0 + random.exponential(20.0, COUNT), random.normal(size=COUNT))
+    table["frame_score"] = np.where(table["frame_is_hit"], score, np.nan)
+    table["frame_rank"] = table["frame_score"].rank(ascending=False).fillna(0).astype(int)
+    is_indexed = np.arange(COUNT) % 4 > 0
+    table["frame_score_source"] = np.select(
+        [~table["frame_is_hit"], is_indexed], ["not a hit", "pairs"], "structure: not indexed"
+    )
+    table.attrs["scores"] = {"version": "0.1.0", "method": "pairs", "threshold": 4.0, "parameters": {"seed": 0}}
+    return table
+
+
+def compared(table: pd.DataFrame, similarity: str = "common-arc") -> PairSummary:
+    """Hits that agree where their scores are high."""
+    hits = table[table["frame_is_hit"]]
+    score, random = hits["frame_score"].to_numpy(), np.random.default_rng(0)
+    noise = np.triu(0.05 * random.normal(size=(len(hits), len(hits))), 1)
+    agreement = noise + noise.T + 0.3 * np.outer(score > 4, score > 4)
+    return summarise_pairs(similarity, len(hits), hits.index.to_numpy(), agreement, score)
 
 
 def labels_of(table: pd.DataFrame, seed: int = 1) -> pd.Series:
@@ -233,3 +256,121 @@ def test_the_background_is_that_of_the_hits_and_leaves_out_rings_without_estimat
     assert found.ring_q.tolist() == [0.2, 0.3]
     assert found.median.tolist() == [2.0, 1.0]
     assert summarise_background(screen.assign(frame_is_hit=screen.frame_is_hit & False)) is None
+
+
+# scores without labels -----------------------------------------------------------------------------
+
+
+def test_the_threshold_is_that_of_the_method(whole: str) -> None:
+    table = scored_without_labels()
+    labels = labels_of(table)
+    text = render_report(content(table=table, labels=labels, learning_curve=None))
+    assert "at least 4 in units of chance" in text
+    assert "Scores nearest 4," in text
+    assert "at least 0.5, a probability" in whole
+    assert f"<b>{(table['frame_score'] >= 4).sum()}</b>predicted diffuse" in text
+    assert Page(text).open == []
+
+
+def test_the_doubtful_and_the_wrong_go_by_the_threshold_of_the_method() -> None:
+    table = scored_without_labels()
+    labels = labels_of(table)
+    chosen = choose_pictures(table, labels, COUNT)
+    doubt = (table["frame_score"] - 4.0).abs()
+    assert (np.diff(doubt[chosen["doubtful"]]) >= 0).all()
+    counts = np.array(evaluate_table(table, labels, bootstrap=2)["confusion"]["counts"])
+    assert len(chosen["wrong"]) == counts.sum() - np.trace(counts)
+    certainty = doubt[chosen["wrong"]].fillna(4.0)
+    assert (np.diff(certainty) <= 0).all()
+
+
+def test_scores_that_are_no_probabilities_have_no_likelihood(whole: str) -> None:
+    text = render_report(content(table=scored_without_labels(), learning_curve=None))
+    assert "log-likelihood of a label" not in text
+    assert "log-likelihood of a label" in whole
+
+
+def test_it_is_told_which_score_hits_have_and_how_many_of_each_are_picked(whole: str) -> None:
+    table = scored_without_labels()
+    text = render_report(content(table=table, learning_curve=None))
+    hits = table[table["frame_is_hit"]]
+    for name, of in hits.groupby("frame_score_source"):
+        row = f'{name}</th><td class="count">{len(of)}</td><td class="count">{(of["frame_score"] >= 4).sum()}</td>'
+        assert row in text
+    assert ">not a hit<" not in text
+    assert "Which score hits have" not in whole
+
+
+# what hits share, and pairs of hits ----------------------------------------------------------------
+
+
+def test_pairs_of_hits_have_a_section_with_a_described_picture_of_each_kind() -> None:
+    table = scored_without_labels()
+    pairs = (compared(table), compared(table, "euclidean"))
+    text = render_report(content(table=table, learning_curve=None, pairs=pairs))
+    page = Page(text)
+    assert page.open == page.without_alt == []
+    assert len(page.ids) == len(set(page.ids))
+    assert {"pairs"} <= set(page.ids)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+    assert page.tags.count("img") == 4 + 3 * 4 + 2 * 3
+    assert "Similarity: common-arc" in text
+    assert "Similarity: euclidean" in text
+    assert "the highest score top and left" in text
+    picked = (table["frame_score"] >= 4).sum()
+    assert f"the first {picked} are predicted diffuse" in text
+
+
+def test_without_labels_the_leading_coordinates_are_shown() -> None:
+    table = scored_without_labels()
+    text = render_report(content(table=table, labels=None, learning_curve=None, pairs=(compared(table),)))
+    assert "The two leading coordinates" in text
+    assert "coordinates 1 and 2" in text
+
+
+def test_results_without_compared_hits_have_no_section_of_pairs(whole: str) -> None:
+    assert "Pairs of hits" not in whole
+    assert "What hits share" not in whole
+    assert not {"pairs", "shared"} & set(Page(whole).ids)
+
+
+def test_why_there_is_no_diffusion_map_is_told_and_not_run() -> None:
+    table = scored_without_labels()
+    few = dataclasses.replace(
+        compared(table), eigenvalues=np.empty(0), coordinates=np.empty((48, 0)), failure=HOSTILE, similarity=HOSTILE
+    )
+    table["frame_score_source"] = HOSTILE
+    text = render_report(content(table=table, learning_curve=None, pairs=(few,)))
+    assert "No diffusion map: &lt;script&gt;" in text
+    assert "<script" not in text
+    assert Page(text).open == []
+
+
+def test_pairs_compared_before_anything_is_ranked_say_how_they_are_ordered() -> None:
+    table = scored_without_labels()
+    pairs = dataclasses.replace(compared(table), is_by_score=False)
+    table = table.drop(columns=["frame_score", "frame_rank", "frame_score_source"])
+    table.attrs["scores"] = None
+    text = render_report(content(table=table, learning_curve=None, pairs=(pairs,)))
+    assert "ordered by the leading coordinate, because nothing is ranked yet" in text
+    assert Page(text).open == []
+
+
+@pytest.mark.parametrize("count", [0, 3, 20])
+def test_what_hits_share_is_pictured_where_there_is_any(tmp_path: Path, count: int) -> None:
+    path, random = tmp_path / "results.zarr", np.random.default_rng(0)
+    zarr.open_group(str(path), mode="w-", zarr_format=3, attributes={"kind": KIND})
+    assert draw_shared(path) is None
+    replace_group(path, "hits", wrap(polar_ring_q=np.linspace(0.2, 1.0, 5)), {})
+    features = wrap(
+        hit_frame=np.arange(7),
+        cleaned_residual=random.normal(size=(7, 5, 12)),
+        nuisance_component=random.normal(size=(count, 5, 12)),
+    )
+    replace_group(path, "features", features, {})
+    shared = draw_shared(path)
+    text = render_report(content(shared=shared))
+    assert ("What hits share on the detector" in text) == bool(count)
+    assert Page(text).without_alt == Page(text).open == []
+    if count:
+        assert f"The {min(count, 16)} strongest of {count} components" in text

@@ -70,6 +70,8 @@ class PairStructure(BaseEstimator):
         Agreement with the group that the other folds found, against the same
         agreement at shuffled orientations, in their standard deviations; NaN
         without null matrices.
+    chance_ : tuple of float
+        Mean and standard deviation of ``score_`` at shuffled orientations; NaN without null matrices.
     p_value_ : ndarray (n,)
         Share of all shuffled frames whose agreement is as large; NaN likewise.
 
@@ -143,6 +145,7 @@ class PairStructure(BaseEstimator):
         self.weight_ = self._find_group(agreement, is_known)
         self.score_ = np.where(is_known, agreement @ self.weight_, np.nan).astype(float)
         self.significance_ = self.p_value_ = np.full(count, np.nan)
+        self.chance_ = (np.nan, np.nan)
         if len(null):
             self._compare(agreement, is_known, (whiten(*other, noise, clip=self.clip) for other in matrices[1:]))
         return self
@@ -176,11 +179,13 @@ class PairStructure(BaseEstimator):
         """Set a frame's agreement with the group that others form against the same at shuffled orientations."""
         fold = np.arange(len(agreement)) % self.fold_count
         np.random.default_rng(self.seed).shuffle(fold)
-        weights = np.column_stack([self._find_group(agreement, is_known & (fold != k)) for k in range(self.fold_count)])
-        everyone = np.arange(len(fold))
-        own = (agreement @ weights)[everyone, fold].astype(float)
-        others = np.concatenate([(matrix @ weights)[is_known, fold[is_known]] for matrix in null])
-        significance, p_value = _set_against(own, others.astype(float))
+        weights = [self._find_group(agreement, is_known & (fold != k)) for k in range(self.fold_count)]
+        own = (agreement @ np.column_stack(weights))[np.arange(len(fold)), fold].astype(float)
+        all_weights = np.column_stack([*weights, self.weight_])
+        strange = np.concatenate([(matrix @ all_weights)[is_known] for matrix in null]).astype(float)
+        of_fold = np.resize(fold[is_known], len(strange))
+        significance, p_value = _set_against(own, strange[np.arange(len(strange)), of_fold])
+        self.chance_ = (float(strange[:, -1].mean()), float(strange[:, -1].std()))
         self.significance_, self.p_value_ = np.where(is_known, [significance, p_value], np.nan)
 
 

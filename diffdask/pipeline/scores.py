@@ -88,7 +88,8 @@ def score_by_pairs(results: Path, *, seed: int) -> HitScores:
         null_samples=[compared.exchanged_samples.values],
     )
     structure = standardise_scores(open_features(results).hit_structure.values)
-    pairs = standardise_scores(model.score_)
+    middle, spread = model.chance_
+    pairs = (model.score_ - middle) / spread
     is_compared = np.isfinite(pairs)
     return HitScores(
         hit_frame=compared.hit_frame.values,
@@ -104,18 +105,25 @@ def score_by_pairs(results: Path, *, seed: int) -> HitScores:
 
 
 def standardise_scores(score: np.ndarray) -> np.ndarray:
-    """Scores less their median, over the spread of those below it, where hits are that are not diffuse.
+    """Put scores, (n,), over those of hits that are not diffuse, however many are diffuse.
+
+    Hits without the signal lie close together; those with it lie above, far and
+    wide. So zero is the middle of the shortest interval with a quarter of all
+    hits, and one the spread of the hits below it. NaN stays NaN.
 
     Examples
     --------
-    >>> standardise_scores(np.array([1.0, 2.0, 3.0, 4.0, 50.0])).round(2).tolist()
-    [-1.35, -0.67, 0.0, 0.67, 31.7]
+    >>> standardise_scores(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 60.0, 90.0, 500.0])).round(2).tolist()
+    [-0.67, 0.0, 0.67, 1.35, 2.02, 39.12, 59.36, 335.9]
     """
-    known = score[np.isfinite(score)]
+    known = np.sort(score[np.isfinite(score)])
     if known.size == 0:
         return score
-    middle = np.median(known)
-    spread = np.median(middle - known[known <= middle]) / 0.6745
+    inside = max(-(-known.size // 4), min(3, known.size))
+    shortest = int(np.argmin(known[inside - 1 :] - known[: known.size - inside + 1]))
+    middle = np.median(known[shortest : shortest + inside])
+    below = middle - known[known < middle]
+    spread = np.median(below) / 0.6745 if below.size else 0.0
     return np.asarray((score - middle) / (spread if spread > 0 else 1.0))
 
 

@@ -265,3 +265,13 @@ def test_shapes_that_do_not_fit_are_refused():
         PairStructure().fit(agreement, samples=agreement, null=[agreement])
     with pytest.raises(BadParameter, match="2 null matrices"):
         PairStructure().fit(agreement, samples=agreement, null=[agreement] * 2, null_samples=[agreement])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_scores_over_chance_have_their_zero_at_frames_outside_the_group_whatever_its_share(share):
+    agreement, strength = plant(share=share)
+    model = PairStructure().fit(agreement, null=make_null(len(strength), 0))
+    middle, spread = model.chance_
+    outside = ((model.score_ - middle) / spread)[strength == 0]
+    assert abs(outside.mean()) < 0.5
+    assert outside.std() == pytest.approx(1.0, rel=0.3)

@@ -151,6 +151,8 @@ def _add_parameter(parser: argparse.ArgumentParser, parameter: inspect.Parameter
 
 
 def _type_of(annotation: str) -> Callable[[str], Any]:
+    if re.search(r"\bint\b.*\bstr\b", annotation):
+        return lambda text: int(text) if text.lstrip("-").isdigit() else text
     for name, kind in (("int", int), ("float", float)):
         if re.search(rf"\b{name}\b", annotation):
             return kind

@@ -13,13 +13,10 @@ from diffdask import pictures, plots
 from diffdask.errors import BadParameter
 from diffdask.io.results_store import open_group
 from diffdask.kernels.agreement import area_under_roc
-from diffdask.variables import LABELS
+from diffdask.variables import LABELS, SIMILARITIES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: Groups that the verb ``compare`` makes, the one that tells most first.
-_SIMILARITIES = ("common-arc", "correlation", "euclidean")
 
 #: Hits up to which all pairs are looked at, and hits spread evenly over the campaign where there are more.
 _ALL_HITS, _SOME_HITS = 5000, 2000
@@ -69,7 +66,7 @@ def read_pairs(results: str | Path, score: pd.Series | None) -> list[PairSummary
         Score by frame number; None where nothing is ranked.
     """
     features, found = open_group(results, "features"), []
-    for similarity in _SIMILARITIES:
+    for similarity in SIMILARITIES:
         compared = open_group(results, similarity)
         if features is None or compared is None:
             continue

@@ -282,6 +282,9 @@ STATUS_OK = "ok"
 
 LABELS = ("diffuse", "non-diffuse", "blank")
 
+#: Ways in which pairs of hits are compared; each has its group in the results store.
+SIMILARITIES = ("common-arc", "correlation", "euclidean")
+
 
 def wrap(**arrays: Any) -> xr.Dataset:
     """Make a Dataset of declared variables from bare arrays.

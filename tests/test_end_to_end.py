@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -72,6 +73,19 @@ def test_the_cross_validated_area_under_the_curve_is_what_was_asked_for(results,
     area = np.mean((diffuse[:, None] > other) + 0.5 * (diffuse[:, None] == other))
     assert area >= 0.93
     assert json.loads(json.dumps(told)) == told
+
+
+@pytest.mark.parametrize(("method", "least"), [("pairs", 0.995), ("structure", 0.93)])
+def test_without_a_label_the_area_under_the_curve_is_what_was_asked_for(results, data, tmp_path, method, least):
+    copied = Path(shutil.copytree(results, tmp_path / "results.zarr"))
+    table = catalogue_table(rank(copied, method=method, on="threads", progress=False))
+    label = read_labels(data / "A_dev_labels.csv", table["frame_id"].tolist())
+    diffuse, other = (table.loc[label == kind, "frame_score"].to_numpy() for kind in ("diffuse", "non-diffuse"))
+    assert np.mean((diffuse[:, None] > other) + 0.5 * (diffuse[:, None] == other)) >= least
+    tier = pd.read_csv(data / "A_dev_labels.csv").set_index("frame")["strength_tier"]
+    brighter = table.loc[tier.index[tier.isin(["strong", "medium"])], "frame_score"].to_numpy()
+    if method == "pairs":
+        assert np.mean(brighter[:, None] > other) >= 0.999
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def save_ranker(path: str | Path, trained: TrainedRanker) -> None:
         learning_curve=trained.learning_curve,
         parameters=trained.parameters,
         features=trained.features,
+        digest=_digest(trained),
     )
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
@@ -91,9 +93,18 @@ def load_ranker(path: str | Path) -> TrainedRanker:
             features=attributes["features"],
         )
         _check(trained)
-    except (KeyError, TypeError, ValueError) as error:
+        if attributes["digest"] != _digest(trained):
+            raise ValueError("its numbers are not those that were written")
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise BadStore(f"the ranker at '{path}' is damaged ({error}); train it again") from error
     return trained
+
+
+def _digest(trained: TrainedRanker) -> str:
+    """Of all numbers: a chunk that is lost reads as zeros."""
+    numbers = [np.asarray(getattr(trained.ranker, name), dtype=float) for name in _ARRAYS]
+    everything = b"".join(np.ascontiguousarray(one).tobytes() for one in (*numbers, trained.score.astype(float)))
+    return hashlib.sha256(everything).hexdigest()
 
 
 def _check(trained: TrainedRanker) -> None:

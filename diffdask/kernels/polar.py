@@ -127,3 +127,23 @@ def find_diffuse_excess(residual, noise):
     if filled == 0:
         return np.nan
     return np.median(squares[:filled]) / 0.45493642311957283 - 1.0  # median of chi-squared, one degree of freedom
+
+
+def find_seen_rings(ring_q, coverage, q_min):
+    """From the first to the last ring that is seen well, as a slice; None if there is none.
+
+    Parameters
+    ----------
+    ring_q : (r,) float
+        1/angstrom.
+    coverage : (r,) float
+        Share of azimuths that are seen.
+    q_min : float
+        Rings nearer the beam are left out.
+
+    Notes
+    -----
+    Well: at least half as much of it is seen as of the best ring.
+    """
+    seen = np.flatnonzero((ring_q >= q_min) & (coverage >= 0.5 * coverage.max()) & (coverage > 0))
+    return slice(int(seen[0]), int(seen[-1]) + 1) if seen.size else None

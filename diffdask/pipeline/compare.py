@@ -47,9 +47,7 @@ from diffdask.steps.similarity import (
     prepare_hits,
 )
 from diffdask.symmetry import ambiguity_rotations, cartesian_rotations, laue_group_of, laue_rotations, mean_cell
-from diffdask.variables import wrap
-
-SIMILARITIES = ("common-arc", "correlation", "euclidean")
+from diffdask.variables import SIMILARITIES, wrap
 
 #: Most tiles along a side: the scheduler sees at most about two thousand tasks, however many hits there are.
 _MOST_TILES = 60

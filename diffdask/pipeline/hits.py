@@ -11,6 +11,7 @@ import xarray as xr
 
 from diffdask.io.frames_store import take_frames
 from diffdask.io.marks import mark_block, marked_blocks
+from diffdask.io.nuisance_store import save_nuisance
 from diffdask.io.results_store import (
     finish_group,
     open_group,
@@ -32,7 +33,7 @@ from diffdask.steps.peaks import LISTED_PEAKS, find_peaks
 from diffdask.steps.polar import describe_polar_rings, find_polar_residual
 from diffdask.steps.screening import screening_parameters
 from diffdask.steps.structure import find_structure
-from diffdask.variables import wrap
+from diffdask.variables import SIMILARITIES, wrap
 
 _HIT_VARIABLES = (
     "hit_frame",
@@ -105,7 +106,8 @@ def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> No
     if open_group(results, "features") is not None:
         return
     noise = hits.polar_noise.values
-    significance = np.divide(hits.polar_residual.values, noise, out=np.full(noise.shape, np.nan), where=noise > 0)
+    nothing = np.full(noise.shape, np.nan, dtype=noise.dtype)
+    significance = np.divide(hits.polar_residual.values, noise, out=nothing, where=noise > 0)
     model = NuisanceComponents(component_count=how["component_count"], seed=how["seed"])
     cleaned = wrap(
         cleaned_residual=model.fit_transform(significance, columns.run.values[hits.hit_frame.values]),
@@ -119,7 +121,9 @@ def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> No
         cleaned_residual=cleaned.cleaned_residual,
         nuisance_component=model.components_.reshape(-1, *significance.shape[1:]),
     )
-    remove_group(results, "scores")
+    for outdated in (*SIMILARITIES, "scores"):
+        remove_group(results, outdated)
+    save_nuisance(results / "nuisance", model)
     replace_group(results, "features", found.merge(kept), {"parameters": how}, block=_FEATURE_HITS)
 
 

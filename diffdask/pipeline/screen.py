@@ -25,9 +25,13 @@ from diffdask.planning import Block, blocks_of
 from diffdask.steps.azimuthal import group_seen_rings
 from diffdask.steps.polar import describe_polar_rings, group_rings
 from diffdask.steps.screening import screen_frames, screening_parameters
+from diffdask.variables import SIMILARITIES
 
 #: Groups in the order in which they are made; undoing one undoes those after it.
-GROUPS = ("layout", "screen", "hits", "features", "scores")
+GROUPS = ("layout", "screen", "hits", "features")
+
+#: Groups made from those.
+_LATER = ("nuisance", *SIMILARITIES, "scores")
 
 Parameters = dict[str, dict[str, Any]]
 
@@ -73,7 +77,7 @@ def screen(
     radius: int = 4,
     polar_ring_count: int = 60,
     bin_pixels: int = 10,
-    component_count: int = 16,
+    component_count: int | str = "auto",
     ring_groups: int = 4,
     feature_q_min: float = 0.5,
     seed: int = 0,
@@ -127,7 +131,8 @@ def screen(
     bin_pixels
         Fewest pixels of a polar bin.
     component_count
-        Components of what hits share in the detector's frame that are taken out.
+        Components of what hits share in the detector's frame that are taken out; "auto" for all along which hits vary
+        twice as much as counting noise does.
     ring_groups
         Groups of polar rings whose features are found one by one, beside all at once.
     feature_q_min
@@ -207,13 +212,13 @@ def screen(
 
 def _check_parameters(results: Path, parameters: Parameters, *, overwrite: bool) -> None:
     """Refuse groups made with other parameters, or remove them and all that was made from them."""
-    for position, group in enumerate(GROUPS[:-1]):
+    for position, group in enumerate(GROUPS):
         try:
             stamp_of(results, group, parameters[group])
         except BadStore:
             if not overwrite:
                 raise
-            for later in GROUPS[position:]:
+            for later in (*GROUPS[position:], *_LATER):
                 remove_group(results, later)
             return
 

@@ -9,6 +9,7 @@ import xarray as xr
 
 from diffdask.errors import BadParameter
 from diffdask.kernels.azimuthal import correlate_neighbours, find_angular_power
+from diffdask.kernels.polar import find_seen_rings
 from diffdask.variables import require, wrap
 
 #: (ring lag, azimuthal lag) of the pairs of bins whose correlation is a feature: at most about 40 degrees apart.
@@ -79,16 +80,14 @@ def group_seen_rings(ds: xr.Dataset, *, ring_groups: int, feature_q_min: float) 
         half as much is seen as of the best one.
     """
     require(ds, "polar_ring_q", "polar_coverage")
-    coverage = ds.polar_coverage.values
-    seen = np.flatnonzero(
-        (ds.polar_ring_q.values >= feature_q_min) & (coverage >= 0.5 * coverage.max()) & (coverage > 0)
-    )
-    if seen.size == 0:
+    q = ds.polar_ring_q.values
+    rings = find_seen_rings(q, ds.polar_coverage.values, feature_q_min)
+    if rings is None:
         raise BadParameter(
             f"no polar ring above feature_q_min = {feature_q_min:g} 1/angstrom is seen well enough; "
-            f"the rings go from {ds.polar_ring_q.values[0]:.3g} to {ds.polar_ring_q.values[-1]:.3g}"
+            f"the rings go from {q[0]:.3g} to {q[-1]:.3g}"
         )
-    first, count = int(seen[0]), int(seen[-1] - seen[0] + 1)
+    first, count = rings.start, rings.stop - rings.start
     return [slice(s.start + first, s.stop + first) for s in split_rings(count, ring_groups)]
 
 

@@ -300,13 +300,12 @@ def wrap(**arrays: Any) -> xr.Dataset:
         With dims, units and meaning filled in; coordinates such as ``ring_q``
         stay plain variables.
     """
-    dataset = xr.Dataset()
+    made = {}
     for name, array in arrays.items():
         declared = VARIABLES[name]
-        dataset[name] = xr.DataArray(
-            array, dims=declared.dims, attrs={"units": declared.units, "meaning": declared.meaning}
-        )
-    return dataset
+        bare = array.data if isinstance(array, xr.DataArray) else array
+        made[name] = xr.Variable(declared.dims, bare, {"units": declared.units, "meaning": declared.meaning})
+    return xr.Dataset(made)
 
 
 def require(dataset: xr.Dataset, *names: str) -> None:

@@ -142,7 +142,7 @@ def clean_hits(hits: xr.Dataset, components: int | str) -> tuple[xr.Dataset, int
     return cleaned, model.component_count_
 
 
-def score_pairs(hits: xr.Dataset, cleaned: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def score_pairs(hits: xr.Dataset, cleaned: xr.Dataset, structure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Score every hit by its agreement with the leading group, in units of chance, (hit,); NaN where not indexed.
 
     And with all diffuse hits, were they known: the bound for whatever finds the group.
@@ -154,10 +154,11 @@ def score_pairs(hits: xr.Dataset, cleaned: xr.Dataset) -> tuple[np.ndarray, np.n
     agreement, samples = _compare_all(prepared, symmetry)
     choice = resolve_ambiguity(list(agreement), samples=list(samples), relative=symmetry.relative)
     chosen = select_agreement(list(agreement), choice, symmetry.relative)
-    weight = PairStructure().fit(chosen, samples=samples[0]).weight_
+    weight = PairStructure().fit(chosen, samples=samples[0], hint=structure).weight_
     exchanged, exchanged_samples = _exchange(prepared, symmetry, np.flatnonzero(weight > 0))
     null = select_rows(list(exchanged), choice, weight, symmetry.relative)
-    model = PairStructure().fit(chosen, samples=samples[0], null=[null], null_samples=[exchanged_samples[0]])
+    null_samples = [exchanged_samples[0]]
+    model = PairStructure().fit(chosen, samples=samples[0], null=[null], null_samples=null_samples, hint=structure)
     middle, spread = model.chance_
     whitened = whiten(chosen, samples[0], measure_noise(chosen, samples[0]), clip=model.clip)
     bound = np.where(np.isfinite(model.score_), whitened @ hits.is_diffuse.values.astype(np.float32), np.nan)
@@ -211,7 +212,7 @@ def _compare_tile(
 def _measure_cleaned(hits: xr.Dataset, components: int | str) -> dict[str, Any]:
     cleaned, taken_out = clean_hits(hits, components)
     structure = standardise_scores(find_structure(cleaned).hit_structure.values)
-    pairs, bound = score_pairs(hits, cleaned)
+    pairs, bound = score_pairs(hits, cleaned, structure)
     scores = {
         "pairs": pairs,
         "structure": structure,

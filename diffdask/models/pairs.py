@@ -20,7 +20,10 @@ from diffdask.errors import BadParameter
 _BLOCK_ROWS = 1024
 
 #: Candidates are thinned to this many after this many rounds: most starts soon fall in with a few groups.
-_KEPT, _FIRST_ROUNDS = 8, 8
+_KEPT, _FIRST_ROUNDS = 64, 8
+
+#: Frames with the largest hints that are tried as seeds, and the hint that counts as sure.
+_HINTED, _SURE = 64, 6.0
 
 #: Largest change of a weight at which the iteration stops.
 _TOLERANCE = 1e-5
@@ -89,7 +92,7 @@ class PairStructure(BaseEstimator):
     def __init__(
         self,
         threshold: float = 2.0,
-        start_count: int = 64,
+        start_count: int = 256,
         fold_count: int = 8,
         clip: float = 5.0,
         iterations: int = 40,
@@ -110,6 +113,7 @@ class PairStructure(BaseEstimator):
         samples: Any = None,
         null: Sequence[Any] = (),
         null_samples: Sequence[Any] | None = None,
+        hint: np.ndarray | None = None,
     ) -> PairStructure:
         """Find the group, and every frame's evidence.
 
@@ -131,6 +135,10 @@ class PairStructure(BaseEstimator):
             Changes no score.
         null_samples
             (n, n) for each matrix of ``null``.
+        hint
+            (n,) evidence from elsewhere that a frame has the signal, about 1 in
+            spread for frames that do not, such as its own structure; NaN where
+            there is none. It adds seeds to the search, and enters no score.
 
         Raises
         ------
@@ -142,17 +150,18 @@ class PairStructure(BaseEstimator):
         noise = measure_noise(*matrices[0])
         agreement = whiten(*matrices[0], noise, clip=self.clip)
         is_known = np.asarray(agreement.any(axis=1))
-        self.weight_ = self._find_group(agreement, is_known)
+        hint = np.zeros(count) if hint is None else np.nan_to_num(np.asarray(hint, dtype=float))
+        self.weight_ = self._find_group(agreement, is_known, hint)
         self.score_ = np.where(is_known, agreement @ self.weight_, np.nan).astype(float)
         self.significance_ = self.p_value_ = np.full(count, np.nan)
         self.chance_ = (np.nan, np.nan)
         if len(null):
-            self._compare(agreement, is_known, (whiten(*other, noise, clip=self.clip) for other in matrices[1:]))
+            self._compare(agreement, is_known, hint, (whiten(*other, noise, clip=self.clip) for other in matrices[1:]))
         return self
 
-    def _find_group(self, agreement: np.ndarray, is_allowed: np.ndarray) -> np.ndarray:
+    def _find_group(self, agreement: np.ndarray, is_allowed: np.ndarray, hint: np.ndarray) -> np.ndarray:
         """Weights (n,) of the group among the frames that are allowed in it."""
-        weights = _start(agreement, is_allowed, self.start_count)
+        weights = _start(agreement, is_allowed, self.start_count, hint)
         for iteration in range(self.iterations):
             if iteration == _FIRST_ROUNDS:
                 weights = self._keep_best(agreement, weights, is_allowed)
@@ -175,11 +184,14 @@ class PairStructure(BaseEstimator):
         lifted = (np.maximum(evidence - self.threshold, 0.0) ** 2).sum(axis=0)
         return np.asarray(lifted - _LOWERED * (np.maximum(-evidence - self.threshold, 0.0) ** 2).sum(axis=0))
 
-    def _compare(self, agreement: np.ndarray, is_known: np.ndarray, null: Iterator[np.ndarray]) -> None:
+    def _compare(
+        self, agreement: np.ndarray, is_known: np.ndarray, hint: np.ndarray, null: Iterator[np.ndarray]
+    ) -> None:
         """Set a frame's agreement with the group that others form against the same at shuffled orientations."""
         fold = np.arange(len(agreement)) % self.fold_count
         np.random.default_rng(self.seed).shuffle(fold)
-        weights = [self._find_group(agreement, is_known & (fold != k)) for k in range(self.fold_count)]
+        folds = range(self.fold_count)
+        weights = [self._find_group(agreement, is_known & (fold != k), hint) for k in folds]
         own = (agreement @ np.column_stack(weights))[np.arange(len(fold)), fold].astype(float)
         all_weights = np.column_stack([*weights, self.weight_])
         strange = np.concatenate([(matrix @ all_weights)[is_known] for matrix in null]).astype(float)
@@ -272,14 +284,22 @@ def _bulk_variance(values: np.ndarray) -> float:
     return float(np.mean(np.minimum(values**2, (2.0 * spread) ** 2), dtype=float)) / _WITHIN_TWO
 
 
-def _start(agreement: np.ndarray, is_allowed: np.ndarray, count: int) -> np.ndarray:
-    """Candidates (n, c), unit columns: a frame that agrees strongly with some, and those it agrees with."""
+def _start(agreement: np.ndarray, is_allowed: np.ndarray, count: int, hint: np.ndarray) -> np.ndarray:
+    """Candidates (n, c), unit columns: a frame that agrees strongly with some, and those it agrees with.
+
+    And the same of frames with the largest hints, where those that they agree with count by their hints.
+    """
     strength = np.zeros(len(agreement))
     for start in range(0, len(agreement), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         strength[rows] = (np.maximum(agreement[rows], 0.0) ** 3) @ is_allowed.astype(np.float32)
     first = np.argsort(np.where(is_allowed, -strength, np.inf), kind="stable")[: min(count, int(is_allowed.sum()))]
     weights = np.maximum(agreement[:, first], 0.0) * is_allowed[:, None]
+    hinted = np.argsort(-hint, kind="stable")[:_HINTED]
+    hinted = hinted[(hint[hinted] > 0.0) & is_allowed[hinted]]
+    sure = (np.clip(hint, 0.0, _SURE) * is_allowed).astype(np.float32)
+    weights = np.concatenate([weights, np.maximum(agreement[:, hinted], 0.0) * sure[:, None]], axis=1)
+    first = np.concatenate([first, hinted])
     weights[first, np.arange(len(first))] = weights.max(axis=0, initial=0.0)
     return _normalise(weights)
 

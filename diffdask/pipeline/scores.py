@@ -81,13 +81,14 @@ def score_by_structure(results: Path) -> HitScores:
 def score_by_pairs(results: Path, *, seed: int) -> HitScores:
     """How much each hit agrees with the leading group of hits; the structure of those that are not indexed."""
     compared = open_compared(results, "common-arc")
+    structure = standardise_scores(open_features(results).hit_structure.values)
     model = PairStructure(seed=seed).fit(  # read by rows: of 20 000 hits each matrix has 1.6 GB
         compared.pair_agreement,
         samples=compared.pair_samples,
         null=[compared.exchanged_agreement],
         null_samples=[compared.exchanged_samples],
+        hint=structure,
     )
-    structure = standardise_scores(open_features(results).hit_structure.values)
     middle, spread = model.chance_
     pairs = (model.score_ - middle) / spread
     is_compared = np.isfinite(pairs)

@@ -121,11 +121,11 @@ def test_a_frame_does_not_support_itself():
 def test_no_weight_behind_a_significance_has_seen_the_frame():
     agreement, _ = plant()
     model = PairStructure(fold_count=len(agreement))  # a fold for each frame
-    weight = model._find_group(whiten(agreement, None, measure_noise(agreement), clip=5.0), np.arange(500) != 7)
+    weight = model._find_group(whiten(agreement, None, measure_noise(agreement), clip=5.0), np.arange(500) != 7, np.zeros(500))
     changed = agreement.copy()
     changed[7] = changed[:, 7] = 4.0
     noise = measure_noise(agreement)
-    again = model._find_group(whiten(changed, None, noise, clip=5.0), np.arange(500) != 7)
+    again = model._find_group(whiten(changed, None, noise, clip=5.0), np.arange(500) != 7, np.zeros(500))
     np.testing.assert_array_equal(weight, again)
     assert weight[7] == 0
 
@@ -151,7 +151,7 @@ def test_pairs_may_be_unknown():
 
 
 def test_samples_turn_correlations_into_significances():
-    z, strength = plant(signal=2.1)
+    z, strength = plant(signal=1.6)
     random = np.random.default_rng(2)
     samples = np.exp(symmetric(random, len(z))) * 300 + 10
     correlation = np.tanh(z / np.sqrt(samples - 3))
@@ -275,3 +275,21 @@ def test_scores_over_chance_have_their_zero_at_frames_outside_the_group_whatever
     outside = ((model.score_ - middle) / spread)[strength == 0]
     assert abs(outside.mean()) < 0.5
     assert outside.std() == pytest.approx(1.0, rel=0.3)
+
+
+def test_a_hint_adds_the_seed_that_the_search_lacks():
+    found, hinted = [], []
+    for seed in range(6):
+        agreement, strength = plant(count=1500, share=0.02, signal=1.8, seed=seed)
+        hint = np.random.default_rng(seed).normal(size=1500) + 4.0 * strength
+        model = PairStructure(start_count=1)
+        found.append(area(model.fit(agreement).score_, strength))
+        hinted.append(area(model.fit(agreement, hint=hint).score_, strength))
+    assert np.mean(hinted) > max(0.97, np.mean(found) + 0.02)
+
+
+def test_a_hint_that_knows_nothing_changes_nothing_where_there_is_a_group():
+    agreement, strength = plant()
+    hint = np.random.default_rng(3).normal(size=len(strength))
+    hint[:5] = np.nan
+    np.testing.assert_allclose(PairStructure().fit(agreement, hint=hint).score_, PairStructure().fit(agreement).score_)

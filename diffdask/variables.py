@@ -31,6 +31,7 @@ _IMAGE = ("panel", "ss", "fs")
 _MAP = ("setting", *_IMAGE)
 _POLAR = ("hit", "polar_ring", "azimuth")
 _PEAK = ("hit", "peak")
+_CUBE = ("map_x", "map_y", "map_z")
 
 _DECLARED = (
     # frames store -------------------------------------------------------------
@@ -273,7 +274,45 @@ _DECLARED = (
     Variable(
         "frame_pairs_p_value", _FRAME, "float", "1", "share of hits at borrowed orientations that agree as much", "rank"
     ),
+    Variable(
+        "frame_consistency",
+        _FRAME,
+        "float",
+        "1",
+        "agreement with the map of the other hits, in units of chance",
+        "rank",
+    ),
+    Variable(
+        "frame_false_discovery",
+        _FRAME,
+        "float",
+        "1",
+        "expected share of wrong ones among hits of this consistency and more",
+        "rank",
+    ),
     Variable("frame_rank", _FRAME, "integer", "1", "1 for the highest score; 0 for frames without a score", "rank"),
+    # map -------------------------------------------------------------------------------
+    Variable(
+        "map_intensity",
+        _CUBE,
+        "float",
+        "photon",
+        "merged residual in the crystal's frame, on the scale of the median hit; NaN where no hit reaches",
+        "merge",
+    ),
+    Variable("map_weight", _CUBE, "float", "1/photon^2", "inverse variances of the bins merged, their sum", "merge"),
+    Variable("map_shell_q", ("map_shell",), "float", "1/angstrom", "centre of a shell of resolution", "merge"),
+    Variable(
+        "half_map_correlation",
+        ("map_shell",),
+        "float",
+        "1",
+        "weighted correlation of the maps of two random halves of the hits; NaN where they share too few voxels",
+        "merge",
+    ),
+    Variable("half_map_voxels", ("map_shell",), "integer", "1", "voxels that both halves fill, mates once", "merge"),
+    Variable("merged_frame", ("merged_hit",), "integer", "1", "number of a frame that was merged", "merge"),
+    Variable("merged_half", ("merged_hit",), "integer", "1", "half map that it went to: 0 or 1", "merge"),
 )
 
 VARIABLES: dict[str, Variable] = {variable.name: variable for variable in _DECLARED}

@@ -32,6 +32,9 @@ VERBS: dict[str, Verb] = {
     "compare": Verb("diffdask.pipeline.compare", "All pairs of hits are compared where their Ewald spheres meet."),
     "train": Verb("diffdask.pipeline.train", "A ranker is trained on hits that a person has labelled."),
     "rank": Verb("diffdask.pipeline.rank", "All hits are ranked, by a trained ranker or without any label."),
+    "merge": Verb(
+        "diffdask.pipeline.merge", "Hits that are predicted diffuse are merged into a 3D map of the crystal."
+    ),
     "evaluate": Verb("diffdask.evaluation", "The ranking is held against labels, at the true prevalence."),
     "report": Verb("diffdask.report", "Figures, pictures and parameters are put into one HTML file."),
     "catalogue": Verb("diffdask.catalogue", "A row for every frame is written as Parquet or CSV."),

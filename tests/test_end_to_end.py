@@ -75,7 +75,7 @@ def test_the_cross_validated_area_under_the_curve_is_what_was_asked_for(results,
     assert json.loads(json.dumps(told)) == told
 
 
-@pytest.mark.parametrize(("method", "least"), [("pairs", 0.995), ("structure", 0.93)])
+@pytest.mark.parametrize(("method", "least"), [("pairs", 0.995), ("map-consistency", 0.99), ("structure", 0.93)])
 def test_without_a_label_the_area_under_the_curve_is_what_was_asked_for(results, data, tmp_path, method, least):
     copied = Path(shutil.copytree(results, tmp_path / "results.zarr"))
     table = catalogue_table(rank(copied, method=method, on="threads", progress=False))

@@ -20,6 +20,7 @@ LAYERS = (
         "pictures",
         "pair_pictures",
         "polar_pictures",
+        "volume_pictures",
         "plots",
         "simulate",
     },

@@ -9,11 +9,11 @@ import numpy as np
 import zarr
 
 from diffdask.errors import BadStore
-from diffdask.io import frames_store, ranker_store, results_store
+from diffdask.io import frames_store, ranker_store, results_store, volume_store
 
 
 def info(store: str | Path) -> dict[str, Any]:
-    """Describe a frames store, a results store or a ranker.
+    """Describe a frames store, a results store, a ranker or a map.
 
     Parameters
     ----------
@@ -41,10 +41,24 @@ def info(store: str | Path) -> dict[str, Any]:
         frames_store.KIND: _describe_frames,
         results_store.KIND: _describe_results,
         ranker_store.KIND: _describe_ranker,
+        volume_store.KIND: _describe_map,
     }.get(str(kind))
     if describe is None:
         raise BadStore(f"'{store}' is a Zarr store of kind {kind!r}, and none of diffdask's")
     return {"store": str(store), "kind": kind, "version": attributes.get("version"), **describe(store, attributes)}
+
+
+def _describe_map(store: str | Path, attributes: dict[str, Any]) -> dict[str, Any]:
+    volume = volume_store.open_volume(store)
+    shells = zip(volume.map_shell_q.values, volume.half_map_correlation.values, strict=True)
+    return {
+        "hits": attributes["hit_count"],
+        "voxels": " x ".join(str(length) for length in volume.map_intensity.shape),
+        "step, 1/angstrom": attributes["step"],
+        "Laue group": attributes["laue"],
+        "half-map correlation at q, 1/angstrom": {f"{q:.2f}": round(float(cc), 3) for q, cc in shells if cc == cc},
+        "parameters": attributes["parameters"],
+    }
 
 
 def _describe_frames(store: str | Path, attributes: dict[str, Any]) -> dict[str, Any]:

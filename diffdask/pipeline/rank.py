@@ -12,10 +12,16 @@ from diffdask.io.frames_store import open_frames
 from diffdask.io.results_store import frames_path, replace_group
 from diffdask.pipeline.compare import compare
 from diffdask.pipeline.features import open_compared
-from diffdask.pipeline.scores import HitScores, score_by_pairs, score_by_ranker, score_by_structure
+from diffdask.pipeline.scores import (
+    HitScores,
+    score_by_consistency,
+    score_by_pairs,
+    score_by_ranker,
+    score_by_structure,
+)
 from diffdask.variables import wrap
 
-METHODS = ("pairs", "structure", "ranker")
+METHODS = ("pairs", "map-consistency", "structure", "ranker")
 
 
 def rank(
@@ -36,7 +42,9 @@ def rank(
     method
         "ranker": the probability that a hit is diffuse, from what ``train`` learnt of labels. "pairs": no labels; how
         much a hit agrees with the leading group of hits along their common arcs, in units of chance (``compare`` is
-        run if it was not); hits that are not indexed get their structure. "structure": no labels and no orientation;
+        run if it was not); hits that are not indexed get their structure. "map-consistency": the same against a 3D map
+        grown from that group, each hit held against the map of the others, with the share of its picks that it
+        expects to be wrong. "structure": no labels and no orientation;
         how much neighbouring bins of the hit agree, in robust standard deviations of all hits. Empty for "ranker"
         if one is given, else "pairs".
     ranker
@@ -67,11 +75,12 @@ def rank(
         raise BadParameter(f"method '{method}' is not known; {nearest(method, METHODS)}")
     if (method == "ranker") != (ranker is not None):
         raise BadParameter("method 'ranker' goes with a ranker, and no other does: give both or neither")
-    if method == "pairs" and not _is_compared(results):
+    if method in ("pairs", "map-consistency") and not _is_compared(results):
         compare(results, on=on, progress=progress)
     scored = {
         "ranker": lambda: score_by_ranker(results, str(ranker)),
         "pairs": lambda: score_by_pairs(results, seed=seed),
+        "map-consistency": lambda: score_by_consistency(results, seed=seed),
         "structure": lambda: score_by_structure(results),
     }[method]()
     _write_scores(results, method, scored)

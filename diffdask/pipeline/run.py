@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 #: Verbs a job may have, in the order in which they are done.
 JOB_VERBS = (
     *("simulate", "ingest", "screen", "compare", "train", "rank"),
-    *("evaluate", "report", "catalogue", "export"),
+    *("merge", "evaluate", "report", "catalogue", "export"),
 )
 
 
@@ -33,7 +33,7 @@ def run(job: str | Path, *, on: Any = None, folder: str | Path | None = None, pr
     A job is a TOML file with a section for each verb to be done; the keys of a
     section are the verb's options. Where the verbs read and write is settled by
     the job's ``folder``: ``frames.zarr``, ``results.zarr``, ``ranker.zarr``,
-    ``report/``, ``catalogue.parquet``, ``picks.lst`` and ``job.json`` in it.
+    ``map.zarr``, ``report/``, ``catalogue.parquet``, ``picks.lst`` and ``job.json`` in it.
     Running a job again goes on where it stopped.
 
     Parameters
@@ -147,6 +147,7 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
         "train": {"results": results, "to": str(folder / "ranker.zarr"), **labels},
         "compare": {"results": results},
         "rank": {"results": results, **({"ranker": str(folder / "ranker.zarr")} if "train" in sections else {})},
+        "merge": {"results": results, "to": str(folder / "map.zarr")},
         "evaluate": {"results": results, **labels},
         "report": {"results": results, "to": str(folder / "report"), **labels},
         "catalogue": {"results": results, "to": str(folder / "catalogue.parquet")},

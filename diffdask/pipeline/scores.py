@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from diffdask.errors import BadStore
 from diffdask.io.frames_store import frames_attributes, open_frames
 from diffdask.io.ranker_store import TrainedRanker, load_ranker
 from diffdask.io.results_store import frames_path, open_features
+from diffdask.models.consistency import MapConsistency
 from diffdask.models.pairs import PairStructure
+from diffdask.pipeline.compare import find_symmetry
 from diffdask.pipeline.features import open_compared, take_features
+from diffdask.pipeline.merge import load_oriented_hits
+from diffdask.steps.similarity import prepare_hits
 
 #: Scores without labels count chance as one: a hit this far above it is predicted diffuse.
 SIGNIFICANT = 4.0
@@ -82,13 +87,7 @@ def score_by_pairs(results: Path, *, seed: int) -> HitScores:
     """How much each hit agrees with the leading group of hits; the structure of those that are not indexed."""
     compared = open_compared(results, "common-arc")
     structure = standardise_scores(open_features(results).hit_structure.values)
-    model = PairStructure(seed=seed).fit(  # read by rows: of 20 000 hits each matrix has 1.6 GB
-        compared.pair_agreement,
-        samples=compared.pair_samples,
-        null=[compared.exchanged_agreement],
-        null_samples=[compared.exchanged_samples],
-        hint=structure,
-    )
+    model = _find_group(compared, structure, seed)
     middle, spread = model.chance_
     pairs = (model.score_ - middle) / spread
     is_compared = np.isfinite(pairs)
@@ -102,6 +101,53 @@ def score_by_pairs(results: Path, *, seed: int) -> HitScores:
             "frame_structure": structure,
         },
         attributes={"threshold": SIGNIFICANT, "parameters": {**compared.attrs["parameters"], **model.get_params()}},
+    )
+
+
+def score_by_consistency(results: Path, *, seed: int) -> HitScores:
+    """How much each hit agrees with a map grown from the others; the structure of those that are not indexed."""
+    compared = open_compared(results, "common-arc")
+    told = compared.attrs["parameters"]
+    structure = standardise_scores(open_features(results).hit_structure.values)
+    hits = load_oriented_hits(results, np.arange(compared.sizes["hit"]))
+    prepared = prepare_hits(hits, q_min=told["compare_q_min"], q_max=told["compare_q_max"] or np.inf)
+    model = MapConsistency(friedel=told["friedel"], seed=seed).fit(
+        prepared.standardised_residual.values,
+        rotation=hits.crystal_rotation.values,
+        wavelength=hits.hit_wavelength.values,
+        ring_q=prepared.similarity_ring_q.values,
+        rotations=find_symmetry(told["laue"], told["lattice"], compared.crystal_cell.values).rotations,
+        start_weight=_find_group(compared, structure, seed).weight_,
+    )
+    middle, spread = model.chance_
+    consistency = (model.score_ - middle) / spread
+    is_mapped = np.isfinite(consistency)
+    picked = model.false_discovery_[is_mapped & (consistency >= SIGNIFICANT)]
+    return HitScores(
+        hit_frame=compared.hit_frame.values,
+        source=np.where(is_mapped, "map-consistency", "structure: not indexed").astype(object),
+        columns={
+            "frame_score": np.where(is_mapped, consistency, structure),
+            "frame_consistency": consistency,
+            "frame_false_discovery": model.false_discovery_,
+            "frame_structure": structure,
+        },
+        attributes={
+            "threshold": SIGNIFICANT,
+            "expected_wrong_share": float(picked.max()) if picked.size else None,
+            "parameters": {**told, **model.get_params()},
+        },
+    )
+
+
+def _find_group(compared: xr.Dataset, structure: np.ndarray, seed: int) -> PairStructure:
+    """The group of hits that agree in pairs; matrices are read by rows: of 20 000 hits each has 1.6 GB."""
+    return PairStructure(seed=seed).fit(
+        compared.pair_agreement,
+        samples=compared.pair_samples,
+        null=[compared.exchanged_agreement],
+        null_samples=[compared.exchanged_samples],
+        hint=structure,
     )
 
 

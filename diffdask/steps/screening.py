@@ -168,7 +168,7 @@ def _screen_block(
     first, second, count = np.empty(cells), np.empty(cells), np.empty(cells, dtype=np.int64)
     peaks = np.empty((_LISTED_PEAKS, 6))
     scratch = make_scratch(pixels, adu.shape[1:], rings)
-    flat = np.empty(adu[0].size, dtype=adu.dtype) if frames else None
+    flat = np.empty(int(np.prod(adu.shape[1:])), dtype=adu.dtype)
     for frame in range(frames):
         # the kernel jumps about in the frame: in memory that was just used it does so a fifth faster
         np.copyto(flat, adu[frame].reshape(-1))

@@ -60,12 +60,23 @@ def test_structure_needs_no_orientation(small, tmp_path):
     assert scores.attrs["threshold"] == 4.0
 
 
-@pytest.mark.parametrize("method", ["pairs", "structure"])
+@pytest.mark.parametrize("method", ["pairs", "map-consistency", "structure"])
 def test_diffuse_hits_rank_higher_without_labels(small, compared, method):
     scores = open_scores(rank(compared, method=method)).frame_score.values
     hits = open_features(compared).hit_frame.values
     y = small.label()[hits] == "diffuse"
     assert roc_auc_score(y, scores[hits]) > 0.6  # 30 hits on two small panels
+
+
+def test_map_consistency_says_which_share_of_its_picks_it_expects_to_be_wrong(small, compared):
+    scores = open_scores(rank(compared, method="map-consistency"))
+    hits = open_features(compared).hit_frame.values
+    known = is_indexed(small, hits)
+    np.testing.assert_array_equal(np.isfinite(scores.frame_consistency.values[hits]), known)
+    found = scores.frame_false_discovery.values[hits[known]]
+    assert ((found >= 0) & (found <= 1)).all()
+    picked = found[scores.frame_consistency.values[hits[known]] >= 4.0]
+    assert scores.attrs["expected_wrong_share"] == (float(picked.max()) if picked.size else None)
 
 
 def test_evaluation_predicts_diffuse_from_the_methods_threshold_on(small, compared):

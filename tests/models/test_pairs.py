@@ -121,11 +121,11 @@ def test_a_frame_does_not_support_itself():
 def test_no_weight_behind_a_significance_has_seen_the_frame():
     agreement, _ = plant()
     model = PairStructure(fold_count=len(agreement))  # a fold for each frame
-    weight = model._find_group(whiten(agreement, None, measure_noise(agreement), clip=5.0), np.arange(500) != 7, np.zeros(500))
+    noise, rest = measure_noise(agreement), (np.arange(500) != 7, np.zeros(500))
+    weight = model._find_group(whiten(agreement, None, noise, clip=5.0), *rest)
     changed = agreement.copy()
     changed[7] = changed[:, 7] = 4.0
-    noise = measure_noise(agreement)
-    again = model._find_group(whiten(changed, None, noise, clip=5.0), np.arange(500) != 7, np.zeros(500))
+    again = model._find_group(whiten(changed, None, noise, clip=5.0), *rest)
     np.testing.assert_array_equal(weight, again)
     assert weight[7] == 0
 

@@ -60,7 +60,7 @@ def test_structure_needs_no_orientation(small, tmp_path):
     assert scores.attrs["threshold"] == 4.0
 
 
-@pytest.mark.parametrize("method", ["pairs", "map-consistency", "structure"])
+@pytest.mark.parametrize("method", ["pairs", "structure"])  # thirty hits make no map
 def test_diffuse_hits_rank_higher_without_labels(small, compared, method):
     scores = open_scores(rank(compared, method=method)).frame_score.values
     hits = open_features(compared).hit_frame.values

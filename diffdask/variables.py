@@ -170,7 +170,7 @@ _DECLARED = (
     ),
     # similarity ----------------------------------------------------------------------
     Variable(
-        "similarity_ring_q", ("similarity_ring",), "float", "1/angstrom", "centre of a ring that is compared", "rank"
+        "similarity_ring_q", ("similarity_ring",), "float", "1/angstrom", "centre of a ring that is compared", "compare"
     ),
     Variable(
         "standardised_residual",
@@ -178,16 +178,16 @@ _DECLARED = (
         "float",
         "1",
         "cleaned residual, each ring of mean 0 and spread 1; NaN where missing",
-        "rank",
+        "compare",
     ),
-    Variable("hit_wavelength", ("hit",), "float", "angstrom", "wavelength", "rank"),
+    Variable("hit_wavelength", ("hit",), "float", "angstrom", "wavelength", "compare"),
     Variable(
         "crystal_rotation",
         ("hit", "crystal_xyz", "xyz"),
         "float",
         "1",
         "rotation from the laboratory into the crystal's frame; NaN where not indexed",
-        "rank",
+        "compare",
     ),
     Variable(
         "pair_agreement",
@@ -197,17 +197,22 @@ _DECLARED = (
         "logarithm of the similarity of two hits; NaN where they share too little",
         "compare",
     ),
-    Variable("pair_samples", ("hit", "other_hit"), "integer", "1", "samples behind the agreement", "rank"),
+    Variable("pair_samples", ("hit", "other_hit"), "integer", "1", "samples behind the agreement", "compare"),
     Variable(
         "ambiguity_agreement",
         ("ambiguity", "hit", "other_hit"),
         "float",
         "1",
         "agreement under each labelling of the other hit's axes",
-        "rank",
+        "compare",
     ),
     Variable(
-        "ambiguity_samples", ("ambiguity", "hit", "other_hit"), "integer", "1", "samples behind the agreement", "rank"
+        "ambiguity_samples",
+        ("ambiguity", "hit", "other_hit"),
+        "integer",
+        "1",
+        "samples behind the agreement",
+        "compare",
     ),
     Variable(
         "crystal_cell",

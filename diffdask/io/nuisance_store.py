@@ -6,15 +6,13 @@ can go on learning from more of them.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
-import zarr
 
 from diffdask.errors import BadStore
+from diffdask.io.whole_store import open_whole, replace_whole
 from diffdask.models.nuisance import NuisanceComponents
-from diffdask.version import __version__
 
 KIND = "diffdask nuisance components"
 
@@ -29,19 +27,10 @@ def save_nuisance(path: str | Path, model: NuisanceComponents) -> None:
     BadStore
         If something else lies at ``path``.
     """
-    path = Path(path)
-    if path.exists():
-        _open(path)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    group = zarr.open_group(str(partial), mode="w", zarr_format=3)
-    for name, values in _to_arrays(model).items():
-        group.create_array(name, data=values)
-    group.attrs.update(
-        kind=KIND, version=__version__, parameters=model.get_params(), component_count=model.component_count_
-    )
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    with replace_whole(path, KIND, absent=_absent(path)) as group:
+        for name, values in _to_arrays(model).items():
+            group.create_array(name, data=values)
+        group.attrs.update(parameters=model.get_params(), component_count=model.component_count_)
 
 
 def load_nuisance(path: str | Path) -> NuisanceComponents:
@@ -52,7 +41,7 @@ def load_nuisance(path: str | Path) -> NuisanceComponents:
     BadStore
         If there are none at ``path``, or its arrays do not fit together.
     """
-    group = _open(Path(path))
+    group = open_whole(path, KIND, absent=_absent(path))
     try:
         model = NuisanceComponents(**group.attrs["parameters"])  # type: ignore[arg-type]
         model.component_count_ = int(group.attrs["component_count"])  # type: ignore[arg-type]
@@ -122,13 +111,5 @@ def _check(model: NuisanceComponents) -> None:
         raise ValueError("some of its components are not of unit length")
 
 
-def _open(path: Path) -> zarr.Group:
-    if not (path / "zarr.json").is_file():
-        raise BadStore(f"no nuisance components at '{path}'; screening hits finds them: diffdask screen FRAMES")
-    try:
-        group = zarr.open_group(str(path), mode="r", use_consolidated=False)
-    except (ValueError, KeyError) as error:
-        raise BadStore(f"'{path}' is no Zarr group that can be read: {error}") from error
-    if group.attrs.get("kind") != KIND:
-        raise BadStore(f"'{path}' is a Zarr store of kind {group.attrs.get('kind')!r}, expected {KIND!r}")
-    return group
+def _absent(path: str | Path) -> str:
+    return f"no nuisance components at '{path}'; screening hits finds them: diffdask screen FRAMES"

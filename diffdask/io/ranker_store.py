@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from diffdask.errors import BadStore
+from diffdask.io.whole_store import open_whole, replace_whole
 from diffdask.models.ranker import Ranker
-from diffdask.version import __version__
 
 KIND = "diffdask ranker"
 
@@ -41,30 +39,21 @@ def save_ranker(path: str | Path, trained: TrainedRanker) -> None:
     BadStore
         If something else lies at ``path``.
     """
-    path = Path(path)
-    if path.exists():
-        _open(path)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    group = zarr.open_group(str(partial), mode="w", zarr_format=3)
-    for name in _ARRAYS:
-        group.create_array(name, data=np.asarray(getattr(trained.ranker, name)))
-    group.create_array("score", data=trained.score)
-    ids = group.create_array("frame_id", shape=trained.frame_id.shape, dtype=str)
-    ids[...] = trained.frame_id.astype(object)
-    group.attrs.update(
-        kind=KIND,
-        version=__version__,
-        intercept=trained.ranker.intercept_,
-        ranker=trained.ranker.get_params(),
-        frames_identity=trained.frames_identity,
-        learning_curve=trained.learning_curve,
-        parameters=trained.parameters,
-        features=trained.features,
-        digest=_digest(trained),
-    )
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    with replace_whole(path, KIND, absent=_absent(path)) as group:
+        for name in _ARRAYS:
+            group.create_array(name, data=np.asarray(getattr(trained.ranker, name)))
+        group.create_array("score", data=trained.score)
+        ids = group.create_array("frame_id", shape=trained.frame_id.shape, dtype=str)
+        ids[...] = trained.frame_id.astype(object)
+        group.attrs.update(
+            intercept=trained.ranker.intercept_,
+            ranker=trained.ranker.get_params(),
+            frames_identity=trained.frames_identity,
+            learning_curve=trained.learning_curve,
+            parameters=trained.parameters,
+            features=trained.features,
+            digest=_digest(trained),
+        )
 
 
 def load_ranker(path: str | Path) -> TrainedRanker:
@@ -75,7 +64,7 @@ def load_ranker(path: str | Path) -> TrainedRanker:
     BadStore
         If there is none at ``path``, or its arrays do not fit together.
     """
-    group = _open(Path(path))
+    group = open_whole(path, KIND, absent=_absent(path))
     attributes: dict[str, Any] = dict(group.attrs)
     try:
         ranker = Ranker(**attributes["ranker"])
@@ -119,13 +108,5 @@ def _check(trained: TrainedRanker) -> None:
         raise ValueError("some of its numbers are not finite, or a scale is not positive")
 
 
-def _open(path: Path) -> zarr.Group:
-    if not (path / "zarr.json").is_file():
-        raise BadStore(f"no ranker at '{path}'; make one with: diffdask train RESULTS --labels LABELS.csv --to {path}")
-    try:
-        group = zarr.open_group(str(path), mode="r", use_consolidated=False)
-    except (ValueError, KeyError) as error:
-        raise BadStore(f"'{path}' is no Zarr group that can be read: {error}") from error
-    if group.attrs.get("kind") != KIND:
-        raise BadStore(f"'{path}' is a Zarr store of kind {group.attrs.get('kind')!r}, expected {KIND!r}")
-    return group
+def _absent(path: str | Path) -> str:
+    return f"no ranker at '{path}'; make one with: diffdask train RESULTS --labels LABELS.csv --to {path}"

@@ -213,7 +213,7 @@ def open_scores(path: str | Path) -> xr.Dataset | None:
     """Scores and ranks, dim ``frame``; None if nothing was ranked yet."""
     if "scores" not in _open_root(path):
         return None
-    return _open_group(path, "scores", f"run: diffdask rank {path} --ranker RANKER")
+    return _open_group(path, "scores", f"run: diffdask rank {path}")
 
 
 def open_group(path: str | Path, group: str) -> xr.Dataset | None:

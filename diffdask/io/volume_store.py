@@ -23,6 +23,7 @@ import xarray as xr
 import zarr
 
 from diffdask.errors import BadStore
+from diffdask.io.whole_store import open_whole, replace_whole
 from diffdask.planning import Block
 from diffdask.variables import VARIABLES
 from diffdask.version import __version__
@@ -58,17 +59,10 @@ def save_volume(path: str | Path, volume: xr.Dataset, attributes: dict[str, Any]
     BadStore
         If something else lies at ``path``.
     """
-    path = Path(path)
-    if path.exists():
-        _open(path)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    group = zarr.open_group(str(partial), mode="w", zarr_format=3)
-    for name, variable in volume.variables.items():
-        _write_array(group, str(name), variable)
-    group.attrs.update({**json.loads(json.dumps(attributes)), "kind": KIND, "version": __version__})
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    with replace_whole(path, KIND, absent=_absent(path)) as group:
+        for name, variable in volume.variables.items():
+            _write_array(group, str(name), variable)
+        group.attrs.update(json.loads(json.dumps(attributes)))
 
 
 def open_volume(path: str | Path) -> xr.Dataset:
@@ -80,7 +74,7 @@ def open_volume(path: str | Path) -> xr.Dataset:
         If there is none at ``path``, or it is damaged.
     """
     path = Path(path)
-    _open(path)
+    open_whole(path, KIND, absent=_absent(path))
     volume = xr.open_zarr(str(path), consolidated=False, chunks=None)
     missing = [name for name in _CUBE if name not in volume]
     if missing or len(set(volume[_CUBE[0]].shape)) != 1 or "step" not in volume.attrs:
@@ -158,7 +152,7 @@ def stamp_of_volume(path: str | Path) -> dict[str, Any] | None:
     """
     if not Path(path).exists():
         return None
-    attributes = _open(Path(path)).attrs
+    attributes = open_whole(path, KIND, absent=_absent(path)).attrs
     return {"parameters": attributes.get("parameters"), "version": attributes.get("version")}
 
 
@@ -242,13 +236,5 @@ def _write_array(group: zarr.Group, name: str, variable: xr.Variable) -> None:
     )
 
 
-def _open(path: Path) -> zarr.Group:
-    if not (path / "zarr.json").is_file():
-        raise BadStore(f"no map at '{path}'; make one with: diffdask merge RESULTS --to {path}")
-    try:
-        group = zarr.open_group(str(path), mode="r", use_consolidated=False)
-    except (ValueError, KeyError) as error:
-        raise BadStore(f"'{path}' is no Zarr group that can be read: {error}") from error
-    if group.attrs.get("kind") != KIND:
-        raise BadStore(f"'{path}' is a Zarr store of kind {group.attrs.get('kind')!r}, expected {KIND!r}")
-    return group
+def _absent(path: str | Path) -> str:
+    return f"no map at '{path}'; make one with: diffdask merge RESULTS --to {path}"

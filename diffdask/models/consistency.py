@@ -156,12 +156,14 @@ class MapConsistency(BaseEstimator):
         BadParameter
             If shapes do not fit one another, or a weight is negative.
         """
+        if self.borrowed < 1:
+            raise BadParameter(f"borrowed = {self.borrowed} must be at least 1: chance is seen from it")
         start = _check(X, rotation, wavelength, ring_q, start_weight)
         self.size_ = int(self.size or 2 * int(np.ceil(ring_q.max() / self.step)) + 1)
         frames = self._locate(X, rotation, wavelength, ring_q, rotations)
         known = np.flatnonzero((frames.voxels >= 0).any(axis=(1, 2)))
         random = np.random.default_rng(self.seed)
-        lenders = [_borrow(known, len(X), random) for _ in range(self.borrowed)]
+        lenders = [borrow_frames(known, len(X), random) for _ in range(self.borrowed)]
         fold = np.full(len(X), -1)
         fold[known] = random.permutation(np.arange(known.size) % self.fold_count)
         grown, self.round_count_ = self._grow(frames, start, known, lenders[0])
@@ -303,8 +305,8 @@ def _check(
     return start
 
 
-def _borrow(known: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """For every frame another one whose orientation it borrows, (n,): one cycle, so that nobody keeps its own."""
+def borrow_frames(known: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """Another one for every frame that is known, (n,): one cycle, so that nobody borrows from itself."""
     lender = np.arange(count)
     order = random.permutation(known)
     lender[order] = np.roll(order, 1)

@@ -34,6 +34,7 @@ from diffdask.io.results_store import (
     write_tile,
 )
 from diffdask.models.ambiguity import relate_choices, resolve_ambiguity, select_agreement, select_rows
+from diffdask.models.consistency import borrow_frames
 from diffdask.models.pairs import PairStructure
 from diffdask.pipeline.blocks import absolute, run_marked
 from diffdask.planning import Block, tiles_of
@@ -171,10 +172,7 @@ def borrow_orientations(is_indexed: np.ndarray, seed: int) -> np.ndarray:
     >>> borrow_orientations(np.array([True, False, True]), seed=0).tolist()
     [2, 1, 0]
     """
-    borrowed = np.arange(is_indexed.size)
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(is_indexed))
-    borrowed[order] = np.roll(order, 1)  # one cycle: nobody keeps its own
-    return borrowed
+    return borrow_frames(np.flatnonzero(is_indexed), is_indexed.size, np.random.default_rng(seed))
 
 
 # before the tiles ------------------------------------------------------------------------------------------

@@ -214,3 +214,11 @@ def test_shapes_that_do_not_fit_are_refused(name, wrong):
         MapConsistency().fit(values, **{**given, name: wrong})
     with pytest.raises(BadParameter, match="negative"):
         fit(values, given, -np.ones(6))
+
+
+@pytest.mark.parametrize("borrowed", [0, -1])
+def test_without_borrowed_orientations_there_is_no_chance_to_see(borrowed):
+    values = np.zeros((4, 3, 8), np.float32)
+    turned = {"rotation": np.tile(np.eye(3), (4, 1, 1)), "wavelength": np.ones(4), "rotations": np.eye(3)[None]}
+    with pytest.raises(BadParameter, match=f"borrowed = {borrowed} must be at least 1"):
+        MapConsistency(borrowed=borrowed).fit(values, ring_q=np.array([0.5, 1.0, 1.5]), **turned)

@@ -34,6 +34,12 @@ _FIRST_COLUMNS = (
     "frame_is_indexed",
 )
 
+#: Groups beside the screen and the scores that know something of every frame.
+_LATER = ("haloes", "orientations")
+
+#: Orientations take nine columns: a*, b*, c* in the laboratory.
+_AXES = [f"{axis}_star_{direction}" for axis in "abc" for direction in "xyz"]
+
 _SUFFIXES = (".parquet", ".csv")
 
 #: Attributes of a group that say what made it.
@@ -80,9 +86,9 @@ def catalogue_table(results: str | Path) -> pd.DataFrame:
         A row per ingested frame in ingest order, the index named ``frame``. Its
         ``attrs`` hold the versions and parameters that made the columns.
     """
-    screen, scores = open_screen(results), open_scores(results)
-    table = table_of_frames(open_frames(frames_path(results)), screen, scores)
-    groups = {name: open_group(results, name) for name in ("layout", "screen", "hits", "features", "scores")}
+    later = [open_group(results, name) for name in _LATER]
+    table = table_of_frames(open_frames(frames_path(results)), open_screen(results), *later, open_scores(results))
+    groups = {name: open_group(results, name) for name in ("layout", "screen", "hits", "features", *_LATER, "scores")}
     table.attrs = {name: None if group is None else _provenance(group) for name, group in groups.items()}
     return table
 
@@ -103,7 +109,8 @@ def table_of_frames(frames: xr.Dataset, *results: xr.Dataset | None) -> pd.DataF
     -------
     pandas.DataFrame
         The index ``frame`` counts from 0. ``frame_is_indexed`` is true where
-        the frame has an orientation. A reason for failure from ingest stands;
+        the frame has an orientation; ``a_star_x`` to ``c_star_z`` are its reciprocal axes in the laboratory,
+        1/angstrom, and ``found_a_star_x`` to ``found_c_star_z`` those that ``orient`` found. A reason for failure from ingest stands;
         later groups only add to it.
     """
     import pandas as pd
@@ -118,7 +125,8 @@ def table_of_frames(frames: xr.Dataset, *results: xr.Dataset | None) -> pd.DataF
         if group is not None:
             _join(table, pd.DataFrame(_frame_columns(group)))
     # A Zarr group gives its arrays in any order: the declarations have one.
-    return table[[name for name in dict.fromkeys((*_FIRST_COLUMNS, *VARIABLES)) if name in table]]
+    last = [prefix + axis for prefix in ("", "found_") for axis in _AXES]
+    return table[[name for name in dict.fromkeys((*_FIRST_COLUMNS, *VARIABLES, *last)) if name in table]]
 
 
 def write_catalogue(table: pd.DataFrame, to: str | Path) -> Path:
@@ -160,7 +168,12 @@ def whole_file(to: Path) -> Iterator[Path]:
 
 
 def _frame_columns(dataset: xr.Dataset) -> dict[str, Any]:
-    return {str(name): v.values for name, v in dataset.variables.items() if v.dims == ("frame",) and name != "frame"}
+    columns = {str(name): v.values for name, v in dataset.variables.items() if v.dims == ("frame",) and name != "frame"}
+    for name, prefix in (("orientation", ""), ("found_orientation", "found_")):
+        if name in dataset:
+            flat = dataset[name].values.reshape(-1, len(_AXES))
+            columns |= {prefix + axis: flat[:, number] for number, axis in enumerate(_AXES)}
+    return columns
 
 
 def _join(table: pd.DataFrame, group: pd.DataFrame) -> None:

@@ -30,6 +30,12 @@ VERBS: dict[str, Verb] = {
         "Every frame is corrected; hits, isotropic background and anisotropy are found, and the features of the hits.",
     ),
     "compare": Verb("diffdask.pipeline.compare", "All pairs of hits are compared where their Ewald spheres meet."),
+    "haloes": Verb(
+        "diffdask.pipeline.haloes", "Diffuse scattering close about the Bragg spots of indexed hits is looked for."
+    ),
+    "orient": Verb(
+        "diffdask.pipeline.orient", "Orientations that indexing lost are found in the map that the other hits make."
+    ),
     "train": Verb("diffdask.pipeline.train", "A ranker is trained on hits that a person has labelled."),
     "rank": Verb("diffdask.pipeline.rank", "All hits are ranked, by a trained ranker or without any label."),
     "merge": Verb(

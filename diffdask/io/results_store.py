@@ -30,6 +30,9 @@ KIND = "diffdask results"
 #: Dims that are cut into blocks; arrays are whole along the others.
 _CHUNKED = ("frame", "hit", "other_hit")
 
+#: Variables of several dims that are kept in double precision.
+_EXACT = ("crystal_rotation", "crystal_cell", "found_rotation", "found_orientation", "fold_weight")
+
 _FILL = {"float": np.nan, "integer": 0, "boolean": False, "text": ""}
 
 
@@ -158,6 +161,22 @@ def write_tile(path: str | Path, group: str, rows: tuple[int, int], columns: tup
     target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
     for name, variable in tile.data_vars.items():
         target[str(name)][..., slice(*rows), slice(*columns)] = variable.values  # type: ignore[index]
+
+
+def write_whole(path: str | Path, group: str, dataset: xr.Dataset) -> None:
+    """Write small variables into a group that blocks were written to, in place of earlier ones of any size."""
+    target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
+    for name in map(str, dataset.data_vars):
+        if name in target:
+            del target[name]
+    _write_whole(target, dataset)
+
+
+def reopen_group(path: str | Path, group: str) -> None:
+    """Say that a group is no longer whole, if it is there; its marks stay, for what made it to go on from."""
+    root = _open_root(path, mode="r+")
+    if group in root:
+        root[group].attrs["complete"] = False
 
 
 def finish_group(path: str | Path, group: str, **attributes: Any) -> None:
@@ -292,8 +311,7 @@ def _write_whole(group: zarr.Group, dataset: xr.Dataset, block: int = 0) -> None
 def _stored_dtype(name: str) -> Any:
     kind = VARIABLES[name].kind
     if kind == "float":
-        is_small = len(VARIABLES[name].dims) < 2 or name in ("crystal_rotation", "crystal_cell")
-        return np.float64 if is_small else np.float32
+        return np.float64 if len(VARIABLES[name].dims) < 2 or name in _EXACT else np.float32
     if kind == "integer":
         return np.int32 if {"setting", "other_hit"} & set(VARIABLES[name].dims) else np.int64
     return {"boolean": np.bool_, "text": str}[kind]

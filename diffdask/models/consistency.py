@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 
 from diffdask.errors import BadParameter
 from diffdask.kernels.volume import add_frames, compare_borrowed, compare_frames, locate_frames
+from diffdask.models.chance import adjust_p_values, borrow_frames, describe_chance, set_against_chance
 
 #: Frames that a thread handles at once.
 _BLOCK = 64
@@ -83,6 +84,12 @@ class MapConsistency(BaseEstimator):
         larger (Benjamini and Hochberg), taking all frames for wrong but those found.
     round_count_ : int
         Rounds until the weights settled.
+    fold_ : ndarray (n,)
+        Fold of every frame; -1 where it can be in no map.
+    fold_weight_ : ndarray (fold_count, n)
+        Weights of all frames in the map that was grown without those of a fold.
+    fold_maps_ : ndarray (fold_count, 2, size**3)
+        Sums and weights of these maps.
 
     Notes
     -----
@@ -171,7 +178,7 @@ class MapConsistency(BaseEstimator):
         self.score_ = np.full(len(X), np.nan)
         self.score_[known] = self._score(frames, grown, known)
         strange = self._score(frames, grown, _thin(known), lenders[0])
-        self.chance_ = _describe(strange)
+        self.chance_ = describe_chance(strange)
         self._compare(frames, start, fold, lenders)
         return self
 
@@ -195,7 +202,7 @@ class MapConsistency(BaseEstimator):
         while number < self.rounds:
             number += 1
             grown = self._merge(frames, weight)
-            middle, spread = _describe(self._score(frames, grown, _thin(allowed), lender))
+            middle, spread = describe_chance(self._score(frames, grown, _thin(allowed), lender))
             z = (self._score(frames, grown, allowed) - middle) / spread
             evidence = np.zeros(len(weight))
             evidence[allowed] = np.maximum(np.nan_to_num(z) - self.threshold, 0.0)
@@ -234,15 +241,18 @@ class MapConsistency(BaseEstimator):
     def _compare(self, frames: _Frames, start: np.ndarray, fold: np.ndarray, lenders: list[np.ndarray]) -> None:
         """Set each frame's score against the map that other folds grew against scores at borrowed orientations."""
         own, strange = np.full(len(fold), np.nan), np.full((len(lenders), len(fold)), np.nan)
+        self.fold_, self.fold_weight_ = fold, np.zeros((self.fold_count, len(fold)))
+        self.fold_maps_ = np.zeros((self.fold_count, 2, self.size_**3))
         for k in range(self.fold_count):
             held_out, allowed = np.flatnonzero(fold == k), np.flatnonzero((fold >= 0) & (fold != k))
             if not held_out.size or not allowed.size:
                 continue
             grown, _ = self._grow(frames, start, allowed, lenders[0])
+            self.fold_maps_[k], self.fold_weight_[k] = (grown.sums, grown.weights), grown.weight
             own[held_out] = self._score(frames, grown, held_out)
             for number, lender in enumerate(lenders):
                 strange[number, held_out] = self._score(frames, grown, held_out, lender)
-        self.significance_, self.p_value_ = _set_against(own, strange)
+        self.significance_, self.p_value_ = set_against_chance(own, strange)
         self.false_discovery_ = adjust_p_values(self.p_value_)
 
     def _share_out(self, task: Callable[[np.ndarray], None], count: int) -> None:
@@ -267,26 +277,6 @@ class _Map(NamedTuple):
     weight: np.ndarray  #: (n,) of the frames in it
 
 
-def adjust_p_values(p_value: np.ndarray) -> np.ndarray:
-    """Smallest false discovery rates at which each frame is found, (n,); NaN where the p-value is.
-
-    References
-    ----------
-    Benjamini & Hochberg, J. R. Stat. Soc. B 57, 289 (1995).
-
-    Examples
-    --------
-    >>> adjust_p_values(np.array([0.01, 0.5, 0.02, np.nan])).tolist()
-    [0.03, 0.5, 0.03, nan]
-    """
-    adjusted = np.full(len(p_value), np.nan)
-    known = np.flatnonzero(np.isfinite(p_value))
-    order = known[np.argsort(-p_value[known], kind="stable")]
-    ranks = np.arange(order.size, 0, -1)
-    adjusted[order] = np.minimum.accumulate(np.minimum(p_value[order] * order.size / ranks, 1.0))
-    return adjusted
-
-
 def _check(
     X: np.ndarray, rotation: np.ndarray, wavelength: np.ndarray, ring_q: np.ndarray, start_weight: np.ndarray | None
 ) -> np.ndarray:
@@ -303,14 +293,6 @@ def _check(
     if (start < 0).any():
         raise BadParameter(f"a start weight is {start.min():g}: weights must not be negative")
     return start
-
-
-def borrow_frames(known: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Another one for every frame that is known, (n,): one cycle, so that nobody borrows from itself."""
-    lender = np.arange(count)
-    order = random.permutation(known)
-    lender[order] = np.roll(order, 1)
-    return lender
 
 
 def _thin(known: np.ndarray) -> np.ndarray:
@@ -332,20 +314,3 @@ def _normalise(weight: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         return np.asarray(kept / largest)
     kept[allowed] = 1.0
     return kept
-
-
-def _describe(strange: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of scores by chance; those of a perfect correlation's where there are too few."""
-    known = strange[np.isfinite(strange)]
-    if known.size < 2 or not known.std() > 0:
-        return 0.0, 1.0
-    return float(known.mean()), float(known.std())
-
-
-def _set_against(own: np.ndarray, strange: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Significance (n,) of scores among those at borrowed orientations (m, n), and the share of the latter as large."""
-    middle, spread = _describe(strange)
-    others = np.sort(strange[np.isfinite(strange)])
-    as_large = others.size - np.searchsorted(others, own, side="left")
-    p_value = np.where(np.isfinite(own), (1 + as_large) / (1 + others.size), np.nan)
-    return (own - middle) / spread, p_value

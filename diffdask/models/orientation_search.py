@@ -125,11 +125,7 @@ class OrientationSearch(BaseEstimator):
         BadParameter
             If a parameter makes no sense, or the map is empty.
         """
-        if self.count < azimuths or self.candidates < 1 or min(self.prior, self.smoothing, self.last_angle) < 0:
-            raise BadParameter(
-                f"{self}: give a count of at least {azimuths} (bins about the beam), at least 1 candidate, and "
-                "nothing below 0"
-            )
+        self.check(azimuths=azimuths)
         self.step_, self.ring_q_ = step, np.asarray(ring_q, dtype=np.float64)
         unfolded = expand_map(sums, weights, np.asarray(rotations, dtype=np.float64), friedel, size)
         self.density_ = estimate_density(*unfolded, prior=self.prior, smoothing=self.smoothing / step)
@@ -138,6 +134,14 @@ class OrientationSearch(BaseEstimator):
         self._templates, self._powers = transform_slices(slices)
         self._norms = np.square(slices, where=np.isfinite(slices), out=np.zeros_like(slices)).sum(axis=(1, 2))
         return self
+
+    def check(self, *, azimuths: int) -> None:
+        """Raise :class:`BadParameter` if a parameter makes no sense for frames of so many bins about the beam."""
+        if self.count < azimuths or self.candidates < 1 or min(self.prior, self.smoothing, self.last_angle) < 0:
+            raise BadParameter(
+                f"{self}: give a count of at least {azimuths} (bins about the beam), at least 1 candidate, and "
+                "nothing below 0"
+            )
 
     def search(self, values: np.ndarray, wavelength: np.ndarray) -> FoundOrientations:
         """Find the orientation of frames.
@@ -305,30 +309,6 @@ def twist_rings(values: np.ndarray, bins: int) -> np.ndarray:
     rings, azimuths = values.shape[1:]
     source = (np.arange(azimuths) - bins * np.arange(rings)[:, None]) % azimuths
     return np.take_along_axis(values, np.broadcast_to(source, values.shape), axis=2)
-
-
-def set_against_null(score: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Set the best fit of frames against the best fits of twisted frames.
-
-    Parameters
-    ----------
-    score
-        (n,) of :class:`FoundOrientations`, NaN where nothing was compared.
-    null
-        Any shape: the same of frames after :func:`twist_rings`.
-
-    Returns
-    -------
-    tuple
-        Significance (n,): the score less the mean of the null, in its standard deviations; and p-value (n,):
-        the share of the null that is as large, the frame itself counted.
-    """
-    others = np.sort(null[np.isfinite(null)])
-    if others.size < 2 or not others.std() > 0:
-        return np.full(score.shape, np.nan), np.full(score.shape, np.nan)
-    as_large = others.size - np.searchsorted(others, score, side="left")
-    significance = (score - others.mean()) / others.std()
-    return significance, np.where(np.isfinite(score), (1.0 + as_large) / (1.0 + others.size), np.nan)
 
 
 def _measure_rms(values: np.ndarray) -> np.ndarray:

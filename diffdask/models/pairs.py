@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from diffdask.errors import BadParameter
+from diffdask.models.chance import set_against_chance
 
 #: Rows of a matrix read at once: 1024 x 20 000 in single precision are 82 MB.
 _BLOCK_ROWS = 1024
@@ -196,7 +197,7 @@ class PairStructure(BaseEstimator):
         all_weights = np.column_stack([*weights, self.weight_])
         strange = np.concatenate([(matrix @ all_weights)[is_known] for matrix in null]).astype(float)
         of_fold = np.resize(fold[is_known], len(strange))
-        significance, p_value = _set_against(own, strange[np.arange(len(strange)), of_fold])
+        significance, p_value = set_against_chance(own, strange[np.arange(len(strange)), of_fold])
         self.chance_ = (float(strange[:, -1].mean()), float(strange[:, -1].std()))
         self.significance_, self.p_value_ = np.where(is_known, [significance, p_value], np.nan)
 
@@ -308,12 +309,3 @@ def _normalise(weights: np.ndarray) -> np.ndarray:
     """Columns of unit norm; columns of zeros are left out."""
     norm = np.linalg.norm(weights, axis=0)
     return np.asarray(weights[:, norm > 0] / norm[norm > 0], dtype=np.float32)
-
-
-def _set_against(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values (n,) less the mean of others, in their standard deviations; and the share of others as large."""
-    spread = others.std()
-    if not spread > 0:
-        return np.full(len(own), np.nan), np.full(len(own), np.nan)
-    as_large = others.size - np.searchsorted(np.sort(others), own, side="left")
-    return (own - others.mean()) / spread, (1 + as_large) / (1 + others.size)

@@ -8,10 +8,9 @@ same for orientations exchanged at random among the hits: what chance gives.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -25,7 +24,6 @@ from diffdask.io.results_store import (
     frames_path,
     open_features,
     open_group,
-    open_hits,
     open_unfinished,
     remove_group,
     stamp_of,
@@ -33,10 +31,12 @@ from diffdask.io.results_store import (
     write_rows,
     write_tile,
 )
-from diffdask.models.ambiguity import relate_choices, resolve_ambiguity, select_agreement, select_rows
-from diffdask.models.consistency import borrow_frames
+from diffdask.models.ambiguity import resolve_ambiguity, select_agreement, select_rows
+from diffdask.models.chance import borrow_frames
 from diffdask.models.pairs import PairStructure
 from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.features import open_compared
+from diffdask.pipeline.oriented import Symmetry, find_symmetry, load_prepared_hits
 from diffdask.planning import Block, tiles_of
 from diffdask.steps.similarity import (
     find_ambiguity_agreement,
@@ -45,9 +45,8 @@ from diffdask.steps.similarity import (
     find_euclidean_agreement,
     find_squared_distance,
     orient_hits,
-    prepare_hits,
 )
-from diffdask.symmetry import ambiguity_rotations, cartesian_rotations, laue_group_of, laue_rotations, mean_cell
+from diffdask.symmetry import ambiguity_rotations, laue_group_of, laue_rotations, mean_cell
 from diffdask.variables import SIMILARITIES, wrap
 
 #: Most tiles along a side: the scheduler sees at most about two thousand tasks, however many hits there are.
@@ -60,14 +59,6 @@ _SCALE_HITS = 500
 
 #: What a worker writes: rows and columns of a tile, and its variables.
 _Tiles = Iterator[tuple[tuple[Block, Block], xr.Dataset]]
-
-
-class Symmetry(NamedTuple):
-    """Of the crystal, in its own frame."""
-
-    rotations: np.ndarray  #: (g, 3, 3) of the Laue group
-    labellings: np.ndarray  #: (m, 3, 3) ways in which indexing may have labelled the axes
-    relative: np.ndarray  #: (m, m) labelling between two hits, see ``relate_choices``
 
 
 def compare(
@@ -151,6 +142,14 @@ def compare(
         _resolve(results, how)
     finish_group(results, similarity)
     return results
+
+
+def ensure_compared(results: str | Path, *, on: Any = None, progress: bool = True) -> None:
+    """Compare the hits along their common arcs if they are not."""
+    try:
+        open_compared(results, "common-arc")
+    except BadStore:
+        compare(results, on=on, progress=progress)
 
 
 def tile_side(count: int) -> int:
@@ -244,7 +243,7 @@ def _find_scale(results: Path, how: dict[str, Any]) -> float:
     """Median squared distance between some hits, spread evenly over the campaign."""
     count = open_features(results).sizes["hit"]
     some = np.unique(np.linspace(0, count - 1, min(count, _SCALE_HITS)).astype(int))
-    hits = _load_hits(results, some, how)
+    hits = load_prepared_hits(results, some, how)
     return float(np.nanmedian(find_squared_distance(hits, hits)[np.triu_indices(some.size, 1)]))
 
 
@@ -263,14 +262,14 @@ def _compare_tile(
 
 
 def _compare_pictures(results: str, rows: Block, columns: Block, how: dict[str, Any]) -> _Tiles:
-    found = find_correlation_agreement(*(_load_hits(results, slice(*block), how) for block in (rows, columns)))
+    found = find_correlation_agreement(*(load_prepared_hits(results, slice(*block), how) for block in (rows, columns)))
     yield (rows, columns), found
     yield (columns, rows), _mirror(found)
 
 
 def _compare_distances(results: str, rows: Block, columns: Block, how: dict[str, Any]) -> _Tiles:
     sigma = float(open_unfinished(results, "euclidean").distance_scale.values)
-    one, other = (_load_hits(results, slice(*block), how) for block in (rows, columns))
+    one, other = (load_prepared_hits(results, slice(*block), how) for block in (rows, columns))
     found = find_euclidean_agreement(one, other, sigma=sigma)
     yield (rows, columns), found
     yield (columns, rows), _mirror(found)
@@ -281,7 +280,8 @@ def _compare_arcs(results: str, rows: Block, columns: Block, how: dict[str, Any]
     stored = open_unfinished(results, "common-arc")
     symmetry = find_symmetry(how["laue"], how["lattice"], stored.crystal_cell.values)
     own = [
-        _load_hits(results, slice(*block), how).merge(_take_orientations(stored, block)) for block in (rows, columns)
+        load_prepared_hits(results, slice(*block), how).merge(_take_orientations(stored, block))
+        for block in (rows, columns)
     ]
     turned = [ds.assign(_borrow(stored, block)) for ds, block in zip(own, (rows, columns), strict=True)]
     options = {name: how[name] for name in ("friedel", "min_angle", "min_samples")}
@@ -301,28 +301,6 @@ def _compare_oriented(
     if len(symmetry.labellings) == 1:
         return find_arc_agreement(one, other, **options)
     return find_ambiguity_agreement(one, other, ambiguities=symmetry.labellings, **options)
-
-
-def find_symmetry(laue: str, lattice: str, cell: np.ndarray) -> Symmetry:
-    """Rotations of a Laue group, and relabellings of a lattice (as the frames store writes it), in the crystal's frame.
-
-    Parameters
-    ----------
-    laue, lattice
-        As in :func:`diffdask.symmetry.ambiguity_rotations`.
-    cell
-        (3, 3) from :func:`diffdask.symmetry.mean_cell`.
-    """
-    rotations, labellings = laue_rotations(laue), ambiguity_rotations(laue, lattice)
-    relative = relate_choices(labellings, rotations)
-    return Symmetry(cartesian_rotations(rotations, cell), cartesian_rotations(labellings, cell), relative)
-
-
-def _load_hits(results: str | Path, chosen: Any, how: dict[str, Any]) -> xr.Dataset:
-    """Some hits, standardised."""
-    hits = open_features(results)[["cleaned_residual"]].isel(hit=chosen).load()
-    hits["polar_ring_q"] = open_hits(results).polar_ring_q
-    return prepare_hits(hits, q_min=how["compare_q_min"], q_max=how["compare_q_max"] or math.inf)
 
 
 def _take_orientations(stored: xr.Dataset, block: Block) -> xr.Dataset:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 
 from diffdask.cluster import connect
 from diffdask.errors import BadParameter, BadStore, nearest
@@ -24,8 +23,8 @@ from diffdask.io.volume_store import (
     written_blocks,
 )
 from diffdask.pipeline.blocks import absolute, run_marked
-from diffdask.pipeline.compare import find_symmetry
 from diffdask.pipeline.features import open_compared
+from diffdask.pipeline.oriented import find_rotations, find_symmetry, load_oriented_hits
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.merge import MapGrid, embed_hits, merge_halves, plan_grid, plan_shells
 from diffdask.variables import wrap
@@ -42,6 +41,7 @@ class ChosenHits(NamedTuple):
     """Hits to be merged."""
 
     rows: np.ndarray  #: (n,) of the groups of hits, rising
+    rotation: np.ndarray  #: (n, 3, 3) from the laboratory to the crystal's frame
     frames: np.ndarray  #: (n,) their frame numbers
     half: np.ndarray  #: (n,) 0 or 1: half map that each goes to
     scale: np.ndarray  #: (n,) brightness, over the usual one
@@ -56,6 +56,7 @@ def merge(
     q_max: float = 0.0,
     top: int = 0,
     scale: str = "background",
+    orientations: str = "best",
     shells: int = 20,
     seed: int = 0,
     overwrite: bool = False,
@@ -83,6 +84,9 @@ def merge(
     scale
         "background": hits are put on one scale by their isotropic background, which grows with the pulse and the
         crystal as the diffuse intensity does. "none": they are taken as they are.
+    orientations
+        "best": hits that indexing lost join at the orientation that ``orient`` found for them, if it was run.
+        "indexing": no hit does.
     shells
         Shells of resolution in which the maps of two halves of the hits are correlated.
     seed
@@ -109,13 +113,14 @@ def merge(
     results, to = Path(results), Path(to)
     if to.suffix == ".ccp4":
         raise BadParameter(f"'{to}' must be the Zarr store, such as map.zarr; the .ccp4 is written beside it")
-    chosen = choose_hits(results, top=top, scale=scale, seed=seed)
+    chosen = choose_hits(results, top=top, scale=scale, orientations=orientations, seed=seed)
     grid = plan_grid(size=size, q_max=q_max or _outermost_q(results))
     plan_shells(grid, shell_count=shells, q_min=q_min)  # a mistake is told before the work
     how = _describe(results, chosen, grid) | {
         "q_min": q_min,
         "top": top,
         "scale": scale,
+        "orientations": orientations,
         "shells": shells,
         "seed": seed,
     }
@@ -143,8 +148,8 @@ def merge(
     return to
 
 
-def choose_hits(results: str | Path, *, top: int, scale: str, seed: int) -> ChosenHits:
-    """Choose the hits to be merged: indexed, and predicted diffuse or of the highest scores.
+def choose_hits(results: str | Path, *, top: int, scale: str, orientations: str = "best", seed: int) -> ChosenHits:
+    """Choose the hits to be merged: of known orientation, and predicted diffuse or of the highest scores.
 
     Parameters
     ----------
@@ -154,6 +159,8 @@ def choose_hits(results: str | Path, *, top: int, scale: str, seed: int) -> Chos
         How many; 0 for all whose score reaches the threshold of their method.
     scale
         "background" or "none".
+    orientations
+        "best" or "indexing".
     seed
         Of the halves, which differ by one hit at most.
 
@@ -174,8 +181,8 @@ def choose_hits(results: str | Path, *, top: int, scale: str, seed: int) -> Chos
     compared = open_compared(results, "common-arc")
     frames = compared.hit_frame.values
     brightness = open_screen(results).frame_background.values[frames] if scale == "background" else np.ones(frames.size)
-    is_indexed = np.isfinite(compared.crystal_rotation.values).all(axis=(1, 2)) & (brightness > 0.0)
-    score = np.where(is_indexed, scores.frame_score.values[frames], np.nan)
+    is_oriented = np.isfinite(rotation := find_rotations(results, orientations=orientations)).all(axis=(1, 2))
+    score = np.where(is_oriented & (brightness > 0.0), scores.frame_score.values[frames], np.nan)
     if top:
         best = np.argsort(-score, kind="stable")[: min(top, np.isfinite(score).sum())]
         rows = np.sort(best)
@@ -183,50 +190,14 @@ def choose_hits(results: str | Path, *, top: int, scale: str, seed: int) -> Chos
         rows = np.flatnonzero(score >= scores.attrs["threshold"])
     if rows.size < 2:
         raise BadStore(
-            f"{rows.size} of {frames.size} hits of '{results}' are indexed and predicted diffuse (a score of at least "
-            f"{scores.attrs['threshold']}); a map needs two: give --top N for the N best"
+            f"{rows.size} of {frames.size} hits of '{results}' are indexed, or oriented, and predicted diffuse (a score "
+            f"of at least {scores.attrs['threshold']}); a map needs two: give --top N for the N best"
         )
     half = np.random.default_rng(seed).permutation(np.arange(rows.size) % 2)
     usual = float(np.median(brightness[rows]))
-    return ChosenHits(rows=rows, frames=frames[rows], half=half, scale=brightness[rows] / usual)
-
-
-def load_oriented_hits(results: str | Path, rows: np.ndarray) -> xr.Dataset:
-    """Load hits with what merging needs, each in the labelling of its axes that ``compare`` found.
-
-    Parameters
-    ----------
-    results
-        The results store, compared.
-    rows
-        (n,) of the groups of hits, rising.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``cleaned_residual``, ``polar_noise``, ``polar_ring_q``, ``crystal_rotation`` and ``hit_wavelength``.
-    """
-    compared = open_compared(results, "common-arc")
-    rotation = compared.crystal_rotation.values[rows]
-    if "hit_labelling" in compared:
-        told, cell = compared.attrs["parameters"], compared.crystal_cell.values
-        labellings = find_symmetry(told["laue"], told["lattice"], cell).labellings
-        # a labelling turns the hit as the operators of ``find_ambiguity_agreement`` turn a column
-        rotation = labellings[np.maximum(compared.hit_labelling.values[rows], 0)] @ rotation
-    hits = open_hits(results)
-    return wrap(
-        cleaned_residual=_take(open_features(results).cleaned_residual, rows),
-        polar_noise=_take(hits.polar_noise, rows),
-        polar_ring_q=hits.polar_ring_q.values,
-        crystal_rotation=rotation,
-        hit_wavelength=compared.hit_wavelength.values[rows],
+    return ChosenHits(
+        rows=rows, rotation=rotation[rows], frames=frames[rows], half=half, scale=brightness[rows] / usual
     )
-
-
-def _take(variable: xr.DataArray, rows: np.ndarray) -> np.ndarray:
-    """Rows that lie close together: what is between them is read as well."""
-    first = int(rows[0])
-    return np.asarray(variable[first : int(rows[-1]) + 1].values[rows - first])
 
 
 def _outermost_q(results: Path) -> float:
@@ -239,8 +210,7 @@ def _describe(results: Path, chosen: ChosenHits, grid: MapGrid) -> dict[str, Any
     """All that decides what a map is made of: JSON-able."""
     compared, features = open_compared(results, "common-arc"), open_features(results)
     told = compared.attrs["parameters"]
-    labelling = compared.hit_labelling.values[chosen.rows] if "hit_labelling" in compared else np.zeros(0, np.int64)
-    made_of = (chosen.frames, chosen.half, chosen.scale, labelling, compared.crystal_rotation.values[chosen.rows])
+    made_of = (chosen.frames, chosen.half, chosen.scale, chosen.rotation)
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in made_of))
     return {
         "size": grid.size,
@@ -283,7 +253,7 @@ def _merge_block(block: Block, *, results: str, folder: str, chosen: ChosenHits,
     """Embed the hits of a block, each in its half, and write what they add: what a worker does."""
     grid = MapGrid(size=how["size"], step=how["step"])
     rotations = find_symmetry(how["laue"], how["lattice"], np.array(how["cell"])).rotations
-    hits = load_oriented_hits(results, chosen.rows[slice(*block)])
+    hits = load_oriented_hits(results, chosen.rows[slice(*block)], orientations=how["orientations"])
     # intensity and its noise are divided by the scale; the significance is not
     hits["polar_noise"] = hits.polar_noise / chosen.scale[slice(*block), None, None]
     halves = (hits.isel(hit=np.flatnonzero(chosen.half[slice(*block)] == half)) for half in range(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,23 @@ import numpy as np
 
 from diffdask.errors import BadParameter, BadStore, nearest
 from diffdask.io.frames_store import open_frames
-from diffdask.io.results_store import frames_path, replace_group
-from diffdask.pipeline.compare import compare
-from diffdask.pipeline.features import open_compared
+from diffdask.io.results_store import frames_path, open_features, replace_group
+from diffdask.pipeline.compare import ensure_compared
+from diffdask.pipeline.orient import open_oriented, orient
 from diffdask.pipeline.scores import (
     HitScores,
     score_by_consistency,
     score_by_pairs,
     score_by_ranker,
     score_by_structure,
+    score_label_free,
+    score_without_orientations,
 )
 from diffdask.variables import wrap
 
-METHODS = ("pairs", "map-consistency", "structure", "ranker")
+_log = logging.getLogger(__name__)
+
+METHODS = ("label-free", "pairs", "map-consistency", "structure", "ranker")
 
 
 def rank(
@@ -40,18 +45,21 @@ def rank(
     results
         The results store, screened.
     method
-        "ranker": the probability that a hit is diffuse, from what ``train`` learnt of labels. "pairs": no labels; how
-        much a hit agrees with the leading group of hits along their common arcs, in units of chance (``compare`` is
-        run if it was not); hits that are not indexed get their structure. "map-consistency": the same against a 3D map
+        "label-free", the default without a ranker: log odds that a hit is diffuse, from all that needs no labels:
+        structure, pairs, consistency with the map, and the search in it. ``compare`` and ``orient`` are run if they
+        were not. "pairs": how
+        much a hit agrees with the leading group of hits along their common arcs, in units of chance; hits that are not
+        indexed get their structure. "map-consistency": the same against a 3D map
         grown from that group, each hit held against the map of the others, with the share of its picks that it
-        expects to be wrong. "structure": no labels and no orientation;
-        how much neighbouring bins of the hit agree, in robust standard deviations of all hits. Empty for "ranker"
-        if one is given, else "pairs".
+        expects to be wrong. "structure": needs no orientation;
+        how much neighbouring bins of the hit agree, in robust standard deviations of all hits. "haloes": how much
+        the intensity close to Bragg spots exceeds that between them, from ``diffdask haloes``. "ranker", the default
+        with one: the probability that a hit is diffuse, from what ``train`` learnt of labels.
     ranker
         From ``train``, on these or on other results. A hit that it was trained on gets the score of a ranker that
         had not seen its label, so that scores of all hits can be trusted alike.
     seed
-        Of the folds in which "pairs" finds significances.
+        Of the folds in which hits are held against the others.
     on
         Where to run: "laptop", a scheduler's address, or a file of deploy/.
     progress
@@ -70,15 +78,16 @@ def rank(
         If the features differ from those that the ranker was trained on.
     """
     results = Path(results)
-    method = method or ("pairs" if ranker is None else "ranker")
+    method = method or ("label-free" if ranker is None else "ranker")
     if method not in METHODS:
         raise BadParameter(f"method '{method}' is not known; {nearest(method, METHODS)}")
     if (method == "ranker") != (ranker is not None):
         raise BadParameter("method 'ranker' goes with a ranker, and no other does: give both or neither")
-    if method in ("pairs", "map-consistency") and not _is_compared(results):
-        compare(results, on=on, progress=progress)
+    if method in ("pairs", "map-consistency"):
+        ensure_compared(results, on=on, progress=progress)
     scored = {
         "ranker": lambda: score_by_ranker(results, str(ranker)),
+        "label-free": lambda: _score_label_free(results, seed=seed, on=on, progress=progress),
         "pairs": lambda: score_by_pairs(results, seed=seed),
         "map-consistency": lambda: score_by_consistency(results, seed=seed),
         "structure": lambda: score_by_structure(results),
@@ -87,12 +96,20 @@ def rank(
     return results
 
 
-def _is_compared(results: Path) -> bool:
+def _score_label_free(results: Path, *, seed: int, on: Any, progress: bool) -> HitScores:
+    if not _is_any_indexed(results):
+        _log.warning("no hit of '%s' is indexed: all that is known without labels is structure", results)
+        return score_without_orientations(results)
     try:
-        open_compared(results, "common-arc")
+        open_oriented(results)
     except BadStore:
-        return False
-    return True
+        orient(results, seed=seed, on=on, progress=progress)
+    return score_label_free(results, seed=seed)
+
+
+def _is_any_indexed(results: Path) -> bool:
+    frames = open_frames(frames_path(results))
+    return bool(np.isfinite(frames.orientation.values[open_features(results).hit_frame.values]).all(axis=(1, 2)).any())
 
 
 def _write_scores(results: Path, method: str, scored: HitScores) -> None:

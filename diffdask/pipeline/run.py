@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 #: Verbs a job may have, in the order in which they are done.
 JOB_VERBS = (
-    *("simulate", "ingest", "screen", "compare", "train", "rank"),
+    *("simulate", "ingest", "screen", "compare", "haloes", "orient", "train", "rank"),
     *("merge", "evaluate", "report", "catalogue", "export"),
 )
 
@@ -139,17 +139,19 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
     """
     simulated = folder / "simulated"
     labels = {"labels": str(simulated / "labels.csv")} if "simulate" in sections else {}
-    results = str(folder / "results.zarr")
+    results, volume = str(folder / "results.zarr"), str(folder / "map.zarr")
+    merged = {"map": sections["merge"].get("to", volume)} if "merge" in sections else {}
     defaults: dict[str, dict[str, Any]] = {
         "simulate": {"to": str(simulated)},
         "ingest": {"to": str(folder / "frames.zarr")},
         "screen": {"frames": str(folder / "frames.zarr"), "results": results},
         "train": {"results": results, "to": str(folder / "ranker.zarr"), **labels},
         "compare": {"results": results},
+        "haloes": {"results": results},
         "rank": {"results": results, **({"ranker": str(folder / "ranker.zarr")} if "train" in sections else {})},
-        "merge": {"results": results, "to": str(folder / "map.zarr")},
+        "merge": {"results": results, "to": volume},
         "evaluate": {"results": results, **labels},
-        "report": {"results": results, "to": str(folder / "report"), **labels},
+        "report": {"results": results, "to": str(folder / "report"), **labels, **merged},
         "catalogue": {"results": results, "to": str(folder / "catalogue.parquet")},
         "export": {"results": results, "to": str(folder / "picks.lst")},
     }

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from diffdask.errors import BadStore
 from diffdask.io.frames_store import frames_attributes, open_frames
 from diffdask.io.ranker_store import TrainedRanker, load_ranker
 from diffdask.io.results_store import frames_path, open_features
-from diffdask.models.consistency import MapConsistency
-from diffdask.models.pairs import PairStructure
-from diffdask.pipeline.compare import find_symmetry
+from diffdask.models.label_free import LabelFreeScore
 from diffdask.pipeline.features import open_compared, take_features
-from diffdask.pipeline.merge import load_oriented_hits
-from diffdask.steps.similarity import prepare_hits
+from diffdask.pipeline.grow import find_group, find_standard_structure, grow_map
+from diffdask.pipeline.orient import open_oriented
 
 #: Scores without labels count chance as one: a hit this far above it is predicted diffuse.
 SIGNIFICANT = 4.0
+
+#: Log odds above this are predicted diffuse.
+EVEN = 0.0
 
 #: A probability of at least this is predicted diffuse.
 PROBABLE = 0.5
@@ -74,7 +74,7 @@ def score_by_ranker(results: Path, ranker: str) -> HitScores:
 def score_by_structure(results: Path) -> HitScores:
     """How much neighbouring bins agree, in robust standard deviations of all hits."""
     found = open_features(results)
-    structure = standardise_scores(found.hit_structure.values)
+    structure = find_standard_structure(results)
     return HitScores(
         hit_frame=found.hit_frame.values,
         source=np.where(np.isfinite(structure), "structure", "none: no bins to look at").astype(object),
@@ -86,8 +86,8 @@ def score_by_structure(results: Path) -> HitScores:
 def score_by_pairs(results: Path, *, seed: int) -> HitScores:
     """How much each hit agrees with the leading group of hits; the structure of those that are not indexed."""
     compared = open_compared(results, "common-arc")
-    structure = standardise_scores(open_features(results).hit_structure.values)
-    model = _find_group(compared, structure, seed)
+    structure = find_standard_structure(results)
+    model = find_group(compared, structure, seed)
     middle, spread = model.chance_
     pairs = (model.score_ - middle) / spread
     is_compared = np.isfinite(pairs)
@@ -106,72 +106,80 @@ def score_by_pairs(results: Path, *, seed: int) -> HitScores:
 
 def score_by_consistency(results: Path, *, seed: int) -> HitScores:
     """How much each hit agrees with a map grown from the others; the structure of those that are not indexed."""
-    compared = open_compared(results, "common-arc")
-    told = compared.attrs["parameters"]
-    structure = standardise_scores(open_features(results).hit_structure.values)
-    hits = load_oriented_hits(results, np.arange(compared.sizes["hit"]))
-    prepared = prepare_hits(hits, q_min=told["compare_q_min"], q_max=told["compare_q_max"] or np.inf)
-    model = MapConsistency(friedel=told["friedel"], seed=seed).fit(
-        prepared.standardised_residual.values,
-        rotation=hits.crystal_rotation.values,
-        wavelength=hits.hit_wavelength.values,
-        ring_q=prepared.similarity_ring_q.values,
-        rotations=find_symmetry(told["laue"], told["lattice"], compared.crystal_cell.values).rotations,
-        start_weight=_find_group(compared, structure, seed).weight_,
-    )
-    middle, spread = model.chance_
-    consistency = (model.score_ - middle) / spread
+    grown, structure = grow_map(results, seed=seed), find_standard_structure(results)
+    consistency, false_discovery = grown.hit_consistency.values, grown.hit_false_discovery.values
     is_mapped = np.isfinite(consistency)
-    picked = model.false_discovery_[is_mapped & (consistency >= SIGNIFICANT)]
+    picked = false_discovery[is_mapped & (consistency >= SIGNIFICANT)]
     return HitScores(
-        hit_frame=compared.hit_frame.values,
+        hit_frame=grown.hit_frame.values,
         source=np.where(is_mapped, "map-consistency", "structure: not indexed").astype(object),
         columns={
             "frame_score": np.where(is_mapped, consistency, structure),
             "frame_consistency": consistency,
-            "frame_false_discovery": model.false_discovery_,
+            "frame_false_discovery": false_discovery,
             "frame_structure": structure,
         },
         attributes={
             "threshold": SIGNIFICANT,
             "expected_wrong_share": float(picked.max()) if picked.size else None,
-            "parameters": {**told, **model.get_params()},
+            "parameters": grown.attrs["parameters"],
         },
     )
 
 
-def _find_group(compared: xr.Dataset, structure: np.ndarray, seed: int) -> PairStructure:
-    """The group of hits that agree in pairs; matrices are read by rows: of 20 000 hits each has 1.6 GB."""
-    return PairStructure(seed=seed).fit(
-        compared.pair_agreement,
-        samples=compared.pair_samples,
-        null=[compared.exchanged_agreement],
-        null_samples=[compared.exchanged_samples],
-        hint=structure,
+def score_label_free(results: Path, *, seed: int) -> HitScores:
+    """Log odds that each hit is diffuse, from structure, pairs, consistency and search together."""
+    grown, structure = grow_map(results, seed=seed), find_standard_structure(results)
+    oriented = open_oriented(results)
+    search = oriented.frame_search.values[grown.hit_frame.values]
+    # cross-fitted: a group or a map that knows the hit agrees with it where no hit is diffuse at all
+    agreement = grown.hit_pairs_significance.values, grown.hit_consistency_significance.values
+    model = LabelFreeScore().fit(np.column_stack([structure, *agreement, search]))
+    picked = model.expected_wrong_[model.score_ > EVEN]
+    return HitScores(
+        hit_frame=grown.hit_frame.values,
+        source=np.char.add("label-free: ", model.carried_by_.astype(str)).astype(object),
+        columns={
+            "frame_score": model.score_,
+            "frame_structure": structure,
+            "frame_pairs": grown.hit_pairs.values,
+            "frame_pairs_p_value": grown.hit_pairs_p_value.values,
+            "frame_consistency": grown.hit_consistency.values,
+            "frame_false_discovery": grown.hit_false_discovery.values,
+            "frame_expected_wrong": model.expected_wrong_,
+        },
+        attributes={
+            "threshold": EVEN,
+            "expected_wrong_share": float(picked.max()) if picked.size else None,
+            "existence": model.existence_,
+            "diffuse_share": model.share_,
+            "parameters": {**oriented.attrs["parameters"], **model.get_params()},
+        },
     )
 
 
-def standardise_scores(score: np.ndarray) -> np.ndarray:
-    """Put scores, (n,), over those of hits that are not diffuse, however many are diffuse.
-
-    Hits without the signal lie close together; those with it lie above, far and
-    wide. So zero is the middle of the shortest interval with a quarter of all
-    hits, and one the spread of the hits below it. NaN stays NaN.
-
-    Examples
-    --------
-    >>> standardise_scores(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 60.0, 90.0, 500.0])).round(2).tolist()
-    [-0.67, 0.0, 0.67, 1.35, 2.02, 39.12, 59.36, 335.9]
-    """
-    known = np.sort(score[np.isfinite(score)])
-    if known.size == 0:
-        return score
-    inside = max(-(-known.size // 4), min(3, known.size))
-    shortest = int(np.argmin(known[inside - 1 :] - known[: known.size - inside + 1]))
-    middle = np.median(known[shortest : shortest + inside])
-    below = middle - known[known < middle]
-    spread = np.median(below) / 0.6745 if below.size else 0.0
-    return np.asarray((score - middle) / (spread if spread > 0 else 1.0))
+def score_without_orientations(results: Path) -> HitScores:
+    """The label-free score of hits of which none is indexed: all there is, is structure."""
+    structure = find_standard_structure(results)
+    nothing = np.full(structure.size, np.nan)
+    model = LabelFreeScore().fit(np.column_stack([structure, nothing, nothing, nothing]))
+    found = open_features(results)
+    return HitScores(
+        hit_frame=found.hit_frame.values,
+        source=np.full(structure.size, "label-free: structure, no hit is indexed", dtype=object),
+        columns={
+            "frame_score": model.score_,
+            "frame_structure": structure,
+            "frame_expected_wrong": model.expected_wrong_,
+        },
+        attributes={
+            "threshold": EVEN,
+            "expected_wrong_share": None,
+            "existence": model.existence_,
+            "diffuse_share": model.share_,
+            "parameters": {**found.attrs["parameters"], **model.get_params()},
+        },
+    )
 
 
 def _check_features(before: dict[str, Any], now: dict[str, Any], ranker: str, results: str) -> None:

@@ -21,6 +21,9 @@ from diffdask.variables import require, wrap
 #: Voxels along a side: a flat index must fit 32 bits.
 _MOST_VOXELS = 1024
 
+#: A hit on its own in the cube: flat indices of the voxels it fills, rising, and its mean in each.
+_Embedding = tuple[np.ndarray, np.ndarray]
+
 #: Fewest voxels that give a shell a correlation.
 _FEWEST_VOXELS = 20
 
@@ -216,6 +219,89 @@ def correlate_halves(
             correlation[number] = _correlate(one[inside], other[inside], joint[inside])
     centres = (edges[1:] + edges[:-1]) / 2
     return wrap(map_shell_q=centres, half_map_correlation=correlation, half_map_voxels=count)
+
+
+def find_volume_agreement(
+    rows: xr.Dataset,
+    columns: xr.Dataset,
+    *,
+    grid: MapGrid,
+    rotations: np.ndarray,
+    friedel: bool = True,
+    is_diagonal: bool = False,
+    min_samples: int = 64,
+) -> xr.Dataset:
+    """Compare hits as the reference study did, each embedded in the cube on its own: slow, a check on the arcs.
+
+    Parameters
+    ----------
+    rows, columns
+        Two blocks of hits with ``standardised_residual``, ``similarity_ring_q``, ``crystal_rotation`` and
+        ``hit_wavelength``.
+    grid
+        The cube; the study's has 200 voxels a side.
+    rotations, friedel
+        As for :func:`embed_hits`.
+    is_diagonal
+        Rows and columns are the same hits: each pair is computed once, and a hit has no agreement with itself.
+    min_samples
+        Fewest voxels of an agreement.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``pair_agreement`` (hit, other_hit) float32: the correlation of the two embeddings, mates sharing a voxel,
+        over the voxels that both fill; NaN where these are too few, or a hit is not indexed. ``pair_samples``:
+        these voxels.
+
+    Raises
+    ------
+    BadParameter
+        If the rings are not evenly spaced.
+
+    Notes
+    -----
+    Where beams are nearly parallel the two spheres share most of their voxels, at the same places of the
+    detector, and what the detector leaves in both agrees; the arcs leave such pairs out.
+    """
+    row_parts = _embed_alone(rows, grid, rotations, friedel)
+    column_parts = row_parts if is_diagonal else _embed_alone(columns, grid, rotations, friedel)
+    agreement = np.full((len(row_parts), len(column_parts)), np.nan, dtype=np.float32)
+    samples = np.zeros(agreement.shape, dtype=np.int32)
+    for row, one in enumerate(row_parts):
+        for column in range(row + 1 if is_diagonal else 0, len(column_parts)):
+            x, y = _share_voxels(one, column_parts[column])
+            samples[row, column] = x.size
+            if x.size >= max(min_samples, 2):
+                agreement[row, column] = _correlate(x, y, np.ones(x.size))
+            if is_diagonal:
+                agreement[column, row], samples[column, row] = agreement[row, column], x.size
+    return wrap(pair_agreement=agreement, pair_samples=samples)
+
+
+def _embed_alone(ds: xr.Dataset, grid: MapGrid, rotations: np.ndarray, friedel: bool) -> list[_Embedding]:
+    """Embed each hit in a cube of its own."""
+    require(ds, "standardised_residual", "similarity_ring_q", "crystal_rotation", "hit_wavelength")
+    ring_q = np.asarray(ds.similarity_ring_q.values, dtype=float)
+    along, around = points_per_bin(ring_q, ds.sizes["azimuth"], grid)
+    point_q, azimuths = _split_rings(ring_q, along), ds.sizes["azimuth"] * around
+    voxels = np.empty((point_q.size, azimuths), dtype=np.int32)
+    axes = np.ascontiguousarray(ds.crystal_rotation.values, dtype=float)
+    turns = np.ascontiguousarray(rotations, dtype=float)
+    parts = []
+    for hit, wavelength in enumerate(np.asarray(ds.hit_wavelength.values, dtype=float)):
+        locate_voxels(axes[hit], wavelength, point_q, azimuths, turns, friedel, grid.step, grid.size, voxels)
+        values = np.repeat(np.repeat(ds.standardised_residual.values[hit], along, axis=0), around, axis=1)
+        is_there = (voxels >= 0) & np.isfinite(values)
+        filled, place = np.unique(voxels[is_there], return_inverse=True)
+        parts.append((filled, np.bincount(place, weights=values[is_there]) / np.maximum(np.bincount(place), 1)))
+    return parts
+
+
+def _share_voxels(one: _Embedding, other: _Embedding) -> tuple[np.ndarray, np.ndarray]:
+    """Values of two hits in the voxels that both fill."""
+    _, in_one, in_other = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
+    return one[1][in_one], other[1][in_other]
 
 
 def _correlate(one: np.ndarray, other: np.ndarray, weight: np.ndarray) -> float:

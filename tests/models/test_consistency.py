@@ -5,7 +5,8 @@ from sklearn.base import clone
 
 from diffdask.errors import BadParameter
 from diffdask.kernels.agreement import area_under_roc
-from diffdask.models.consistency import MapConsistency, adjust_p_values
+from diffdask.models.chance import adjust_p_values
+from diffdask.models.consistency import MapConsistency
 from diffdask.symmetry import cartesian_rotations, laue_rotations
 
 RING_Q, AZIMUTHS = np.linspace(0.6, 1.6, 16), 36

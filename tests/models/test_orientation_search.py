@@ -6,13 +6,13 @@ import pytest
 from diffdask.errors import BadParameter
 from diffdask.kernels.orientations import cut_slice
 from diffdask.kernels.volume import locate_voxels
+from diffdask.models.chance import set_against_chance
 from diffdask.models.orientation_grid import judge_orientations, make_orientation_grid, measure_misorientation
 from diffdask.models.orientation_search import (
     TWISTS,
     OrientationSearch,
     centre_rings,
     cut_slices,
-    set_against_null,
     twist_rings,
 )
 from diffdask.symmetry import cartesian_rotations, laue_rotations
@@ -224,7 +224,7 @@ def test_noise_is_as_significant_as_twisted_noise_and_a_signal_is_not(search):
     frames = noise(120, seed=14)
     frames[:20] += cut(search, random_rotations(20, seed=14))
     null = np.concatenate([find(search, twist_rings(frames, bins)).score for bins in TWISTS])
-    significance, p_value = set_against_null(find(search, frames).score, null)
+    significance, p_value = set_against_chance(find(search, frames).score, null)
     assert np.all(significance[:20] > 5)
     assert np.all(p_value[:20] == 1 / 241)
     assert abs(np.median(significance[20:])) < 0.5
@@ -232,7 +232,7 @@ def test_noise_is_as_significant_as_twisted_noise_and_a_signal_is_not(search):
 
 
 def test_scores_without_a_null_have_no_significance():
-    significance, p_value = set_against_null(np.array([3.0, np.nan]), np.array([np.nan, 1.0]))
+    significance, p_value = set_against_chance(np.array([3.0, np.nan]), np.array([np.nan, 1.0]))
     assert np.isnan(significance).all()
     assert np.isnan(p_value).all()
 

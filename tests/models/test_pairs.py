@@ -292,4 +292,5 @@ def test_a_hint_that_knows_nothing_changes_nothing_where_there_is_a_group():
     agreement, strength = plant()
     hint = np.random.default_rng(3).normal(size=len(strength))
     hint[:5] = np.nan
-    np.testing.assert_allclose(PairStructure().fit(agreement, hint=hint).score_, PairStructure().fit(agreement).score_)
+    hinted, plain = PairStructure().fit(agreement, hint=hint), PairStructure().fit(agreement)
+    np.testing.assert_allclose(hinted.score_, plain.score_, atol=1e-5)

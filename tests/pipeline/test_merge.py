@@ -12,10 +12,11 @@ from diffdask.io.frames_store import open_frames
 from diffdask.io.results_store import open_hits, open_scores, open_screen
 from diffdask.io.volume_store import open_volume
 from diffdask.pipeline import merge as module
-from diffdask.pipeline.compare import compare, find_symmetry
+from diffdask.pipeline.compare import compare
 from diffdask.pipeline.features import open_compared
 from diffdask.pipeline.info import info
-from diffdask.pipeline.merge import choose_hits, load_oriented_hits, merge
+from diffdask.pipeline.merge import choose_hits, merge
+from diffdask.pipeline.oriented import find_symmetry, load_oriented_hits
 from diffdask.pipeline.rank import rank
 
 

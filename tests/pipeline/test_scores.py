@@ -9,10 +9,10 @@ from diffdask.errors import BadParameter, BadStore
 from diffdask.evaluation import evaluate
 from diffdask.io.frames_store import open_frames
 from diffdask.io.results_store import open_features, open_group, open_scores
+from diffdask.models.chance import standardise_scores
 from diffdask.pipeline.compare import compare
 from diffdask.pipeline.features import take_features
 from diffdask.pipeline.rank import rank
-from diffdask.pipeline.scores import standardise_scores
 from diffdask.pipeline.train import choose_coordinates, train
 
 
@@ -30,10 +30,15 @@ def is_indexed(small, hit_frame):
     return np.isfinite(open_frames(small.frames).orientation.values[hit_frame]).all(axis=(1, 2))
 
 
-def test_without_a_ranker_hits_are_ranked_by_pairs_and_the_matrix_is_made(results):
+def test_without_a_ranker_hits_are_ranked_by_all_that_needs_no_labels_and_what_it_needs_is_made(results):
     rank(results, on="threads", progress=False)
     assert open_group(results, "common-arc") is not None
-    assert open_scores(results).attrs["method"] == "pairs"
+    assert open_group(results, "orientations") is not None
+    scores = open_scores(results)
+    assert scores.attrs["method"] == "label-free"
+    hits = open_features(results).hit_frame.values
+    assert np.isfinite(scores.frame_score.values[hits]).all()
+    assert all(source.startswith("label-free: ") for source in scores.frame_score_source.values[hits])
 
 
 def test_every_frame_says_which_score_it_has_and_why(small, compared):
@@ -102,7 +107,7 @@ def test_a_method_that_cannot_be_is_refused(results, options, message):
         rank(results, **options)
 
 
-def test_a_ranker_on_diffusion_coordinates_serves_its_own_hits_only(small, compared, tmp_path, short_curve):
+def test_a_ranker_on_diffusion_coordinates_serves_its_own_hits_only(small, compared, tmp_path):
     options = {"labels": small.labels, "iterations": 3, "fold_count": 2, "features": "diffusion-map"}
     ranker = train(compared, to=tmp_path / "ranker.zarr", **options)
     scores = open_scores(rank(compared, ranker=ranker))
@@ -127,7 +132,7 @@ def test_unknown_features_name_the_nearest(compared):
         take_features(compared, features="azimutal")
 
 
-def test_coordinates_that_tell_nothing_are_left_out(short_curve):
+def test_coordinates_that_tell_nothing_are_left_out():
     from diffdask.models.ranker import Ranker
 
     random = np.random.default_rng(0)

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from diffdask.errors import BadParameter, MissingVariable
-from diffdask.steps.merge import MapGrid, correlate_halves, embed_hits, merge_halves, plan_grid, points_per_bin
+from diffdask.steps.merge import (
+    MapGrid,
+    correlate_halves,
+    embed_hits,
+    find_volume_agreement,
+    merge_halves,
+    plan_grid,
+    points_per_bin,
+)
+from diffdask.steps.similarity import find_arc_agreement, prepare_hits
 from diffdask.symmetry import cartesian_rotations, laue_rotations
 from diffdask.variables import wrap
 
@@ -55,6 +64,19 @@ def make_hits(count, rotations, *, noise=0.0, signal=1.0, seed=0):
         crystal_rotation=oriented,
         hit_wavelength=np.full(count, WAVELENGTH),
     )
+
+
+def make_mixed_hits(count, rotations, *, noise=0.0, seed=0):
+    """Hits of two crystals in any mixture and sign, so that pairs agree to any degree; ready for comparison."""
+    random, oriented = np.random.default_rng(seed), draw_rotations(count, seed)
+    points = np.array([points_of(rotation) for rotation in oriented])
+    angle = random.uniform(0, 2 * np.pi, count)[:, None, None]
+    intensity = np.cos(angle) * intensity_at(points, rotations) + np.sin(angle) * intensity_at(1.3 * points, rotations)
+    intensity = intensity / intensity.std() + noise * random.normal(size=intensity.shape)
+    intensity[:, 3, 5:9] = np.nan
+    hits = wrap(cleaned_residual=intensity.astype(np.float32), polar_ring_q=RING_Q)
+    where = wrap(crystal_rotation=oriented, hit_wavelength=np.full(count, WAVELENGTH))
+    return prepare_hits(hits, spread_floor=0.0).merge(where)
 
 
 def merge_all(hits, grid, rotations, **options):
@@ -230,3 +252,49 @@ def test_what_is_missing_is_told():
             grid=plan_grid(size=9, q_max=1.0),
             rotations=np.eye(3)[None],
         )
+
+
+@pytest.mark.parametrize(
+    ("group", "noise", "least"), [("4/mmm", 0.0, 0.95), ("-1", 0.0, 0.95), ("4/mmm", 1.0, 0.8), ("4/mmm", 4.0, 0.5)]
+)
+def test_embeddings_of_single_hits_rank_pairs_as_the_arcs_do(group, noise, least):
+    from scipy.stats import spearmanr
+
+    rotations = rotations_of(group)
+    hits = make_mixed_hits(24, rotations, noise=noise)
+    common = {"rotations": rotations, "is_diagonal": True}
+    volume = find_volume_agreement(hits, hits, grid=plan_grid(size=200, q_max=1.8), **common)
+    arcs = find_arc_agreement(hits, hits, **common)
+    # the arcs leave out beams that are nearly parallel
+    pairs = np.triu(np.isfinite(arcs.pair_agreement.values), 1)
+    assert pairs.sum() > 250
+    found = [one.pair_agreement.values[pairs] for one in (volume, arcs)]
+    assert spearmanr(*found).statistic > least
+
+
+def test_a_hit_agrees_wholly_with_its_mate_in_another_orientation():
+    rotations = rotations_of("4/mmm")
+    hits = make_mixed_hits(3, rotations)
+    mates = hits.assign(crystal_rotation=(hits.crystal_rotation.dims, rotations[5] @ hits.crystal_rotation.values))
+    options = {"grid": plan_grid(size=101, q_max=1.8), "rotations": rotations}
+    found = find_volume_agreement(hits, mates, **options)
+    np.testing.assert_allclose(np.diagonal(found.pair_agreement), 1.0, atol=1e-6)
+    other = find_volume_agreement(mates, hits, **options)
+    np.testing.assert_allclose(other.pair_agreement.T, found.pair_agreement, atol=1e-6)
+    np.testing.assert_array_equal(other.pair_samples.T, found.pair_samples)
+
+
+def test_hits_alone_or_without_orientation_have_no_agreement():
+    rotations = rotations_of("mmm")
+    hits = make_mixed_hits(4, rotations)
+    hits["crystal_rotation"] = hits.crystal_rotation.where(hits.hit != 2)
+    grid = plan_grid(size=60, q_max=1.8)
+    found = find_volume_agreement(hits, hits, grid=grid, rotations=rotations, is_diagonal=True)
+    expected = ~np.eye(4, dtype=bool)
+    expected[2] = expected[:, 2] = False
+    np.testing.assert_array_equal(np.isfinite(found.pair_agreement.values), expected)
+    np.testing.assert_array_equal(found.pair_samples.values > 0, expected)
+    np.testing.assert_array_equal(found.pair_agreement.values.T, found.pair_agreement.values)
+    most = int(found.pair_samples.max())
+    none = find_volume_agreement(hits, hits, grid=grid, rotations=rotations, is_diagonal=True, min_samples=most + 1)
+    assert np.isnan(none.pair_agreement.values).all()

@@ -47,6 +47,8 @@ _NOTES = {
     None: "no label had a part in the scores",
 }
 
+_BY_RUN = "scores of frames that trained the ranker are out of fold: no model judged a frame of a run it had seen"
+
 
 def evaluate(
     results: str | Path,
@@ -295,10 +297,11 @@ def _scores_of(table: pd.DataFrame) -> np.ndarray:
 
 def _provenance(scores: dict[str, Any]) -> dict[str, Any]:
     cross_fitted = None if scores.get("cross_fitted") is None else bool(scores["cross_fitted"])
+    fold_by = (scores.get("parameters") or {}).get("fold_by")
     return {
         "method": scores.get("method"),
         "cross_fitted": cross_fitted,
-        "note": _NOTES[cross_fitted] if scores else None,
+        "note": (_BY_RUN if cross_fitted and fold_by == "run" else _NOTES[cross_fitted]) if scores else None,
         "version": scores.get("version"),
     }
 

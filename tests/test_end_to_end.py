@@ -9,10 +9,13 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 from diffdask.catalogue import catalogue, catalogue_table
 from diffdask.evaluation import evaluate
 from diffdask.io.labels import read_labels
+from diffdask.io.ranker_store import load_ranker
+from diffdask.io.results_store import frames_path, open_group, remove_group
 from diffdask.pipeline.export import export
 from diffdask.pipeline.info import info
 from diffdask.pipeline.ingest import ingest
@@ -50,10 +53,7 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         progress=False,
     )
     made = screen(frames, results=folder / "results.zarr", on="threads", progress=False)
-    with pytest.MonkeyPatch.context() as patched:  # a long learning curve takes most of a training's time
-        patched.setattr("diffdask.models.ranker.CURVE_ITERATIONS", (2, 8))
-        ranker = train(made, labels=labels, to=folder / "ranker.zarr")
-    return rank(made, ranker=ranker)
+    return rank(made, ranker=train(made, labels=labels, to=folder / "ranker.zarr"))
 
 
 def test_hits_and_blanks_are_told_apart_without_a_mistake(results, data):
@@ -75,17 +75,67 @@ def test_the_cross_validated_area_under_the_curve_is_what_was_asked_for(results,
     assert json.loads(json.dumps(told)) == told
 
 
-@pytest.mark.parametrize(("method", "least"), [("pairs", 0.995), ("map-consistency", 0.99), ("structure", 0.93)])
-def test_without_a_label_the_area_under_the_curve_is_what_was_asked_for(results, data, tmp_path, method, least):
-    copied = Path(shutil.copytree(results, tmp_path / "results.zarr"))
-    table = catalogue_table(rank(copied, method=method, on="threads", progress=False))
+def area_of(table, data, column="frame_score", tiers=("strong", "medium", "weak")):
+    """Area under the curve of the diffuse hits of some tiers against all that are not diffuse."""
+    labels = pd.read_csv(data / "A_dev_labels.csv").set_index("frame")
+    diffuse = table.loc[labels.index[labels["strength_tier"].isin(tiers)], column].to_numpy()
     label = read_labels(data / "A_dev_labels.csv", table["frame_id"].tolist())
-    diffuse, other = (table.loc[label == kind, "frame_score"].to_numpy() for kind in ("diffuse", "non-diffuse"))
-    assert np.mean((diffuse[:, None] > other) + 0.5 * (diffuse[:, None] == other)) >= least
-    tier = pd.read_csv(data / "A_dev_labels.csv").set_index("frame")["strength_tier"]
-    brighter = table.loc[tier.index[tier.isin(["strong", "medium"])], "frame_score"].to_numpy()
-    if method == "pairs":
-        assert np.mean(brighter[:, None] > other) >= 0.999
+    other = table.loc[label == "non-diffuse", column].to_numpy()
+    return np.mean((diffuse[:, None] > other) + 0.5 * (diffuse[:, None] == other))
+
+
+@pytest.fixture(scope="module")
+def label_free(results, tmp_path_factory):
+    """Ranked by all that needs no labels."""
+    copied = Path(shutil.copytree(results, tmp_path_factory.mktemp("label_free") / "results.zarr"))
+    return rank(copied, on="threads", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "least", "brighter"),
+    [("pairs", 0.995, 0.999), ("map-consistency", 0.99, 0.999), ("structure", 0.93, 0.93)],
+)
+def test_without_a_label_the_area_under_the_curve_is_what_was_asked_for(
+    label_free, data, tmp_path, method, least, brighter
+):
+    copied = Path(shutil.copytree(label_free, tmp_path / "results.zarr"))
+    table = catalogue_table(rank(copied, method=method, on="threads", progress=False))
+    assert area_of(table, data) >= least
+    assert area_of(table, data, tiers=("strong", "medium")) >= brighter
+
+
+def test_all_that_needs_no_label_together_is_as_good_as_was_asked_for(label_free, data):
+    table = catalogue_table(label_free)
+    assert area_of(table, data) >= 0.99
+    assert area_of(table, data, tiers=("strong", "medium")) >= 0.999
+    assert area_of(table, data, "frame_search") >= 0.95  # it was told no orientation
+    assert open_group(label_free, "orientations").attrs["right_share"] >= 0.95
+
+
+def test_the_surest_of_them_train_a_ranker_that_knows_no_label(label_free, data, tmp_path):
+    ranker = train(label_free, labels="label-free", to=tmp_path / "ranker.zarr")
+    assert load_ranker(ranker).parameters["labels"] == "label-free"
+    copied = Path(shutil.copytree(label_free, tmp_path / "results.zarr"))
+    assert area_of(catalogue_table(rank(copied, ranker=ranker)), data) >= 0.88
+
+
+def test_misindexed_hits_are_found_out_and_still_found_diffuse(label_free, data, tmp_path):
+    frames = Path(shutil.copytree(frames_path(label_free), tmp_path / "frames.zarr"))
+    results = Path(shutil.copytree(label_free, tmp_path / "results.zarr"))
+    zarr.open_group(str(results), mode="r+").attrs["frames"] = str(frames)
+    for group in ("common-arc", "consistency", "search", "orientations"):
+        remove_group(results, group)
+    strong = pd.read_csv(data / "A_dev_labels.csv").set_index("frame")["strength_tier"] == "strong"
+    wrong = strong.index[strong][:6].to_numpy()
+    stored = zarr.open_group(str(frames), mode="r+")["orientation"]
+    orientation = stored[...]
+    orientation[wrong] = orientation[wrong] @ np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
+    stored[...] = orientation
+    table = catalogue_table(rank(results, on="threads", progress=False))
+    assert table["frame_is_misindexed"][wrong].sum() >= 5
+    assert table["frame_is_misindexed"].drop(wrong).sum() == 0
+    assert (table["frame_score"][wrong] > 0).sum() >= 5
+    assert area_of(table, data) >= 0.985
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -128,6 +128,8 @@ def test_without_scores_hits_are_still_compared_with_blanks_and_the_next_step_is
 def test_it_says_whether_a_model_saw_the_labels_it_is_judged_by() -> None:
     table, labels = campaign()
     assert "out of fold" in evaluate_table(table, labels, bootstrap=5)["note"]
+    table.attrs["scores"]["parameters"] = {"fold_by": "run"}
+    assert "no model judged a frame of a run" in evaluate_table(table, labels, bootstrap=5)["note"]
     table.attrs["scores"]["cross_fitted"] = False
     assert "too good" in evaluate_table(table, labels, bootstrap=5)["note"]
 

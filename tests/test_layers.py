@@ -10,16 +10,21 @@ PACKAGE = Path(__file__).parents[1] / "diffdask"
 #: Layers from the ground up. A module may import from layers below its own, and from those named beside it.
 LAYERS = (
     {"errors", "version", "variables", "geometry", "planning", "symmetry"},
-    {"kernels", "models", "pixels"},
+    {"kernels", "models", "pixels", "image_map"},
     {"io", "steps"},
     {
         "catalogue",
+        "classification",
         "evaluation",
+        "learning_curve",
+        "method_comparison",
         "report",
         "frame_choice",
         "pictures",
+        "orientation_pictures",
         "pair_pictures",
         "polar_pictures",
+        "residual_pictures",
         "volume_pictures",
         "plots",
         "simulate",

@@ -15,7 +15,10 @@ from diffdask.models.ranker import Ranker
 
 KIND = "diffdask ranker"
 
-_ARRAYS = ("mean_", "components_", "scale_", "coefficient_")
+_ARRAYS = ("mean_", "column_scale_", "components_", "scale_", "coefficient_", "calibration_", "log_likelihood_")
+
+#: Single numbers of a ranker, kept as attributes.
+_NUMBERS = {"intercept": "intercept_", "share": "share_", "C": "C_"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def save_ranker(path: str | Path, trained: TrainedRanker) -> None:
         ids = group.create_array("frame_id", shape=trained.frame_id.shape, dtype=str)
         ids[...] = trained.frame_id.astype(object)
         group.attrs.update(
-            intercept=trained.ranker.intercept_,
+            **{name: float(getattr(trained.ranker, learned)) for name, learned in _NUMBERS.items()},
             ranker=trained.ranker.get_params(),
             frames_identity=trained.frames_identity,
             learning_curve=trained.learning_curve,
@@ -70,7 +73,8 @@ def load_ranker(path: str | Path) -> TrainedRanker:
         ranker = Ranker(**attributes["ranker"])
         for name in _ARRAYS:
             setattr(ranker, name, np.asarray(group[name][...], dtype=float))  # type: ignore[index]
-        ranker.intercept_ = float(attributes["intercept"])
+        for name, learned in _NUMBERS.items():
+            setattr(ranker, learned, float(attributes[name]))
         ranker.classes_ = np.array([0, 1])
         trained = TrainedRanker(
             ranker=ranker,
@@ -91,7 +95,8 @@ def load_ranker(path: str | Path) -> TrainedRanker:
 
 def _digest(trained: TrainedRanker) -> str:
     """Of all numbers: a chunk that is lost reads as zeros."""
-    numbers = [np.asarray(getattr(trained.ranker, name), dtype=float) for name in _ARRAYS]
+    learned = (*_ARRAYS, *_NUMBERS.values())
+    numbers = [np.asarray(getattr(trained.ranker, name), dtype=float) for name in learned]
     everything = b"".join(np.ascontiguousarray(one).tobytes() for one in (*numbers, trained.score.astype(float)))
     return hashlib.sha256(everything).hexdigest()
 
@@ -99,13 +104,19 @@ def _digest(trained: TrainedRanker) -> str:
 def _check(trained: TrainedRanker) -> None:
     ranker = trained.ranker
     count, width = ranker.components_.shape
-    if ranker.mean_.shape != (width,) or ranker.scale_.shape != (count,) or ranker.coefficient_.shape != (count,):
+    told = {"mean_": (width,), "column_scale_": (width,), "scale_": (count,), "coefficient_": (count,)}
+    if any(getattr(ranker, name).shape != shape for name, shape in {**told, "calibration_": (2,)}.items()):
+        raise ValueError("its arrays do not fit together")
+    if ranker.log_likelihood_.ndim != 1:
         raise ValueError("its arrays do not fit together")
     if trained.score.ndim != 1 or trained.score.shape != trained.frame_id.shape:
         raise ValueError("it has not one score for each frame it was trained on")
-    numbers = [*(getattr(ranker, name) for name in _ARRAYS), ranker.intercept_]
-    if not all(np.isfinite(values).all() for values in numbers) or not (ranker.scale_ > 0).all():
+    numbers = [getattr(ranker, name) for name in (*_ARRAYS, *_NUMBERS.values())]
+    scales = [ranker.scale_, ranker.column_scale_]
+    if not all(np.isfinite(values).all() for values in numbers) or not all((scale > 0).all() for scale in scales):
         raise ValueError("some of its numbers are not finite, or a scale is not positive")
+    if not 0 < ranker.share_ < 1:
+        raise ValueError("its share of diffuse is none")
 
 
 def _absent(path: str | Path) -> str:

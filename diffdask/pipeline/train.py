@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
-from diffdask.errors import BadLabels, BadParameter
+from diffdask.errors import BadLabels, BadParameter, nearest
 from diffdask.io.frames_store import frames_attributes, open_frames
-from diffdask.io.labels import read_labels
 from diffdask.io.ranker_store import TrainedRanker, save_ranker
 from diffdask.io.results_store import frames_path
+from diffdask.models.folds import make_folds
 from diffdask.models.ranker import Ranker, cross_fit, find_learning_curve
-from diffdask.pipeline.features import HitFeatures, take_features
+from diffdask.pipeline.features import take_features
+from diffdask.pipeline.training_labels import LABEL_FREE, draw_share, find_training_hits, leave_out_incomplete
 
 _log = logging.getLogger(__name__)
+
+#: What folds must not split; "auto" for the run where there are runs enough.
+FOLDS = ("auto", "run", "hit")
+
+#: Strength at which numbers of coordinates are tried, where it is to be chosen itself.
+_TRIAL_C = 0.1
 
 
 def train(
@@ -29,9 +36,14 @@ def train(
     similarity: str = "common-arc",
     share: float = 1.0,
     component_count: int = 20,
-    C: float = 0.1,
+    C: float = 0.0,
     iterations: int = 100,
+    engine: str = "dask-ml",
+    standardise: bool = False,
+    calibration: str = "platt",
+    prevalence: float | None = None,
     fold_count: int = 10,
+    fold_by: str = "auto",
     seed: int = 0,
 ) -> Path:
     """Train a ranker on labelled hits.
@@ -43,7 +55,8 @@ def train(
     labels
         CSV with columns ``frame`` (number in ingest order, or frame_id) and
         ``label`` (diffuse, non-diffuse, blank). Blanks and frames that are no
-        hits take no part.
+        hits take no part. Or "label-free": hits that are surely diffuse, or surely not, by ``rank --method
+        label-free``; such a ranker needs no person, and serves hits that are not indexed.
     to
         The ranker, a Zarr group.
     features
@@ -57,11 +70,24 @@ def train(
     component_count
         Principal components that enter the regression.
     C
-        Inverse strength of its ridge.
+        Inverse strength of its ridge; 0 to choose what gives held-out labels the highest probability.
     iterations
         Most iterations of its solver.
+    engine
+        "dask-ml" or "scikit-learn": what fits; the model is the same.
+    standardise
+        Divide each feature by its standard deviation first: for sets of features that do not share a unit.
+    calibration
+        Of the probabilities, on scores of hits by rankers that had not seen their labels: "platt" (slope and offset),
+        "temperature" (slope) or "none".
+    prevalence
+        Share of diffuse among the hits that will be ranked, which the probabilities are meant for; None for that
+        among the training labels.
     fold_count
         Folds in which the training hits themselves are scored.
+    fold_by
+        What these folds keep together: "run", so that no hit is scored by a ranker that has seen its run; "hit" deals
+        hits one by one; "auto" is "run" where the labelled runs are enough for that, else "hit", and says which.
     seed
         Of the draw and of the folds.
 
@@ -81,76 +107,84 @@ def train(
         raise BadParameter(f"share = {share} must be above 0 and at most 1")
     found = take_features(results, features=features, similarity=similarity)
     where = frames_path(results)
-    frame_id = open_frames(where).frame_id.values
-    rows, y = _labelled_hits(found.hit_frame, dict(read_labels(labels, frame_id.tolist()).items()))
-    rows, y = _leave_out_incomplete(found, rows, y)
+    frames = open_frames(where)
+    rows, y = find_training_hits(results, labels, found.hit_frame, seed=seed)
+    rows, y = leave_out_incomplete(found, rows, y)
     if share < 1:
-        rows, y = _draw(rows, y, share, seed)
-    X, ranker = found.values[rows], Ranker(component_count=component_count, C=C, iterations=iterations)
+        rows, y = draw_share(rows, y, share, seed)
+    X = found.values[rows]
+    ranker = Ranker(
+        component_count=component_count,
+        C=C,
+        iterations=iterations,
+        engine=engine,
+        standardise=standardise,
+        calibration=calibration,
+        prevalence=prevalence,
+        seed=seed,
+    )
+    run = choose_groups(y, frames.run.values[found.hit_frame[rows]], fold_by, fold_count=fold_count, seed=seed)
+    folds: dict[str, Any] = {"seed": seed, "group": run}
     if features == "diffusion-map":
-        X = X[:, : choose_coordinates(ranker, X, y, fold_count=fold_count, seed=seed)]
-    ranker.fit(X, y)
+        X = X[:, : choose_coordinates(ranker, X, y, fold_count=fold_count, **folds)]
+    ranker.fit(X, y, group=run)
+    if not ranker.is_converged_:
+        _log.warning("the regression was stopped after %d iterations, before its end: raise iterations", iterations)
     save_ranker(
         to,
         TrainedRanker(
             ranker=ranker,
-            frame_id=frame_id[found.hit_frame[rows]],
+            frame_id=frames.frame_id.values[found.hit_frame[rows]],
             frames_identity=str(frames_attributes(where)["identity"]),
-            score=cross_fit(ranker, X, y, fold_count=fold_count, seed=seed),
-            learning_curve=find_learning_curve(ranker, X, y, seed=seed),
-            parameters={"share": share, "fold_count": fold_count, "seed": seed, **ranker.get_params()},
+            score=cross_fit(ranker, X, y, fold_count=fold_count, **folds),
+            learning_curve=find_learning_curve(ranker, X, y, **folds),
+            parameters={
+                "labels": LABEL_FREE if str(labels) == LABEL_FREE else "file",
+                "share": share,
+                "fold_count": fold_count,
+                "fold_by": "hit" if run is None else "run",
+                **ranker.get_params(),
+                "C": ranker.C_,
+            },
             features=found.made_with,
         ),
     )
     return Path(to)
 
 
-def choose_coordinates(ranker: Ranker, X: np.ndarray, y: np.ndarray, *, fold_count: int, seed: int) -> int:
+def choose_groups(y: np.ndarray, run: np.ndarray, fold_by: str, *, fold_count: int, seed: int) -> np.ndarray | None:
+    """Runs, (n,), that folds must not split; None where hits are dealt one by one.
+
+    Raises
+    ------
+    BadLabels
+        If folds by run are asked for and cannot be made.
+    BadParameter
+        If ``fold_by`` is not known.
+    """
+    if fold_by not in FOLDS:
+        raise BadParameter(f"fold_by '{fold_by}' is not known; {nearest(fold_by, FOLDS)}")
+    if fold_by == "hit":
+        return None
+    try:
+        for count in (fold_count, 4):  # of the scores, of the learning curve
+            make_folds(y, fold_count=count, seed=seed, group=run)
+    except BadLabels as error:
+        if fold_by == "run":
+            raise
+        _log.info("folds are made by hit: %s", error)
+        return None
+    return run
+
+
+def choose_coordinates(
+    ranker: Ranker, X: np.ndarray, y: np.ndarray, *, fold_count: int, seed: int, group: np.ndarray | None = None
+) -> int:
     """Find how many of the leading columns of X, (n, f), give held-out labels the highest probability."""
+    quick = clone(ranker).set_params(engine="scikit-learn", calibration="none", C=ranker.C or _TRIAL_C)
     counts = [count for count in (1, 2, 3, 5, 8, 13, 20, 30) if count <= X.shape[1]]
     likelihood = []
     for count in counts:
-        score = cross_fit(ranker, X[:, :count], y, fold_count=fold_count, seed=seed)
+        score = cross_fit(quick, X[:, :count], y, fold_count=fold_count, seed=seed, group=group)
         likelihood.append(np.log(np.where(y == 1, score, 1.0 - score)).mean())
     return counts[int(np.argmax(likelihood))]
-
-
-def _labelled_hits(hit_frame: np.ndarray, labels: Mapping[Any, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the hits that are labelled diffuse or non-diffuse, and 1 or 0 for each."""
-    row_of = {int(frame): row for row, frame in enumerate(hit_frame.tolist())}
-    wanted = {frame: label for frame, label in labels.items() if label != "blank"}
-    lost = [frame for frame in wanted if frame not in row_of]
-    if lost:
-        _log.warning(
-            "%d of %d frames labelled diffuse or non-diffuse are no hits by the screen and take no part: %s%s",
-            len(lost),
-            len(wanted),
-            ", ".join(map(str, lost[:10])),
-            "..." if len(lost) > 10 else "",
-        )
-    pairs = sorted((row_of[frame], label == "diffuse") for frame, label in wanted.items() if frame in row_of)
-    if not pairs:
-        raise BadLabels("no hit is labelled diffuse or non-diffuse")
-    rows, y = zip(*pairs, strict=True)
-    return np.array(rows), np.array(y, dtype=int)
-
-
-def _leave_out_incomplete(found: HitFeatures, rows: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out labelled hits that have no such features, and say so."""
-    is_there = found.is_there[rows]
-    if not is_there.all():
-        _log.warning("%d of %d labelled hits have no such features and take no part", (~is_there).sum(), rows.size)
-    return rows[is_there], y[is_there]
-
-
-def _draw(rows: np.ndarray, y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a share of each class."""
-    random = np.random.default_rng(seed)
-    kept = np.concatenate(
-        [
-            random.permutation(members)[: max(1, round(share * members.size))]
-            for members in (np.flatnonzero(y == label) for label in (0, 1))
-        ]
-    )
-    kept.sort()
-    return rows[kept], y[kept]

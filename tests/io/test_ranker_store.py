@@ -14,12 +14,15 @@ from diffdask.models.ranker import Ranker
 
 RANDOM = np.random.default_rng(0)
 
+LEARNT = ["mean_", "column_scale_", "components_", "scale_", "coefficient_", "calibration_", "log_likelihood_"]
+ARRAYS = [*LEARNT, "score", "frame_id"]
+
 
 @pytest.fixture(scope="module")
 def trained():
     X, y = RANDOM.normal(size=(40, 9)), np.arange(40) % 2
     return TrainedRanker(
-        ranker=Ranker(component_count=3, iterations=3).fit(X, y),
+        ranker=Ranker(component_count=3, iterations=3, standardise=True, prevalence=0.2).fit(X, y),
         frame_id=np.array([f"r0001-a-{n:06d}" for n in range(40)], dtype=object),
         frames_identity="abc",
         score=RANDOM.uniform(size=40),
@@ -39,6 +42,8 @@ def test_a_loaded_ranker_gives_the_same_scores_and_remembers_all(trained, store)
     loaded = load_ranker(store)
     X = RANDOM.normal(size=(20, 9))
     np.testing.assert_array_equal(loaded.ranker.predict_proba(X), trained.ranker.predict_proba(X))
+    for name in [*LEARNT, "intercept_", "share_", "C_"]:
+        np.testing.assert_array_equal(getattr(loaded.ranker, name), getattr(trained.ranker, name))
     assert loaded.ranker.get_params() == trained.ranker.get_params()
     assert loaded.frame_id.tolist() == trained.frame_id.tolist()
     np.testing.assert_array_equal(loaded.score, trained.score)
@@ -52,7 +57,7 @@ def replace_array(store, name, values):
     group.create_array(name, data=np.asarray(values))
 
 
-@pytest.mark.parametrize("name", ["mean_", "components_", "scale_", "coefficient_", "score", "frame_id"])
+@pytest.mark.parametrize("name", ARRAYS)
 def test_a_missing_array_is_told(store, name):
     shutil.rmtree(store / name)
     with pytest.raises(BadStore, match=r"damaged.*train it again"):
@@ -66,6 +71,11 @@ def test_a_missing_array_is_told(store, name):
         ("components_", np.zeros(9)),
         ("components_", np.zeros((2, 9))),
         ("scale_", np.zeros(3)),
+        ("column_scale_", np.zeros(9)),
+        ("column_scale_", np.ones(8)),
+        ("calibration_", np.zeros(3)),
+        ("calibration_", [1.0, np.nan]),
+        ("log_likelihood_", np.zeros((2, 2))),
         ("scale_", [1.0, np.nan, 1.0]),
         ("coefficient_", np.zeros((3, 1))),
         ("coefficient_", [np.inf, 0.0, 0.0]),
@@ -78,7 +88,7 @@ def test_an_array_of_wrong_shape_or_numbers_is_told(store, name, values):
         load_ranker(store)
 
 
-@pytest.mark.parametrize("name", ["intercept", "ranker", "features", "parameters", "frames_identity"])
+@pytest.mark.parametrize("name", ["intercept", "share", "C", "ranker", "features", "parameters", "frames_identity"])
 def test_a_missing_attribute_is_told(store, name):
     del zarr.open_group(store, mode="r+").attrs[name]
     with pytest.raises(BadStore, match="damaged"):

@@ -110,9 +110,3 @@ class SmallCampaign:
 def small(tmp_path_factory: pytest.TempPathFactory) -> SmallCampaign:
     """The campaign; tests write elsewhere."""
     return SmallCampaign(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture
-def short_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A learning curve of one point: a long one takes most of a training's time."""
-    monkeypatch.setattr("diffdask.models.ranker.CURVE_ITERATIONS", (2,))

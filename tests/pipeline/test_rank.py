@@ -11,7 +11,8 @@ from diffdask.io.frames_store import open_frames
 from diffdask.io.ranker_store import load_ranker
 from diffdask.io.results_store import open_features, open_group, open_scores
 from diffdask.pipeline.rank import rank, rank_scores
-from diffdask.pipeline.train import _draw, train
+from diffdask.pipeline.train import choose_groups, train
+from diffdask.pipeline.training_labels import draw_share
 
 FAST = {"iterations": 3, "fold_count": 2}
 
@@ -21,7 +22,7 @@ def write_labels(path, rows):
     return path
 
 
-def test_labels_by_number_and_by_frame_id_train_the_same_ranker(small, tmp_path, short_curve):
+def test_labels_by_number_and_by_frame_id_train_the_same_ranker(small, tmp_path):
     ids, label = open_frames(small.frames).frame_id.values, small.label()
     by_id = write_labels(tmp_path / "labels.csv", zip(ids, label, strict=True))
     one, other = (
@@ -35,7 +36,7 @@ def test_labels_by_number_and_by_frame_id_train_the_same_ranker(small, tmp_path,
 
 def test_a_share_is_drawn_from_each_class_and_the_same_for_the_same_seed():
     rows, y = np.arange(100, 160), np.arange(60) % 3 == 0
-    first, second, other = (_draw(rows, y.astype(int), 0.4, seed) for seed in (1, 1, 2))
+    first, second, other = (draw_share(rows, y.astype(int), 0.4, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first[0], other[0])
     assert np.bincount(first[1]).tolist() == [16, 8]
@@ -43,7 +44,7 @@ def test_a_share_is_drawn_from_each_class_and_the_same_for_the_same_seed():
     np.testing.assert_array_equal(first[1], y[first[0] - 100])
 
 
-def test_a_ranker_trained_on_a_share_remembers_which_hits_it_has_seen(small, tmp_path, short_curve):
+def test_a_ranker_trained_on_a_share_remembers_which_hits_it_has_seen(small, tmp_path):
     trained = load_ranker(train(small.results, labels=small.labels, to=tmp_path / "r.zarr", share=0.5, **FAST))
     label = small.label()
     number = {name: frame for frame, name in enumerate(open_frames(small.frames).frame_id.values)}
@@ -60,7 +61,7 @@ def test_a_share_outside_its_range_is_refused(small, tmp_path, share):
         train(small.results, labels=small.labels, to=tmp_path / "r.zarr", share=share)
 
 
-def test_labelled_frames_that_are_no_hits_are_told(small, tmp_path, short_curve, caplog):
+def test_labelled_frames_that_are_no_hits_are_told(small, tmp_path, caplog):
     blanks = np.flatnonzero(small.label() == "blank")[:2]
     label = small.label()
     label[blanks] = "diffuse"
@@ -129,7 +130,7 @@ def test_hits_used_in_training_get_the_score_of_a_ranker_that_had_not_seen_them(
     assert not np.allclose(score, seen)
 
 
-def test_hits_not_used_in_training_get_the_score_of_the_ranker(small, tmp_path, short_curve):
+def test_hits_not_used_in_training_get_the_score_of_the_ranker(small, tmp_path):
     ranker = train(small.results, labels=small.labels, to=tmp_path / "r.zarr", share=0.5, **FAST)
     results = rank(small.copy(tmp_path / "results.zarr"), ranker=ranker)
     trained, features = load_ranker(ranker), open_features(results)
@@ -164,8 +165,32 @@ def test_features_made_with_other_parameters_are_refused(small, tmp_path, group,
     assert open_group(results, "scores") is None
 
 
-def test_ranking_again_with_another_ranker_replaces_the_scores(small, tmp_path, ranked, short_curve):
+def test_ranking_again_with_another_ranker_replaces_the_scores(small, tmp_path, ranked):
     before = open_scores(ranked).frame_score.values
     ranker = train(ranked, labels=small.labels, to=tmp_path / "r.zarr", C=1e-4, **FAST)
     after = open_scores(rank(ranked, ranker=ranker)).frame_score.values
     assert np.nanmax(np.abs(before - after)) > 0
+
+
+def test_folds_by_run_are_made_where_there_are_runs_enough_and_it_is_said(caplog):
+    y, run = np.arange(60) % 2, np.arange(60) // 20
+    options = {"fold_count": 4, "seed": 0}
+    assert choose_groups(y, run, "auto", **options) is run
+    assert choose_groups(y, run, "hit", **options) is None
+    one = np.zeros(60)
+    with caplog.at_level("INFO"):
+        assert choose_groups(y, one, "auto", **options) is None
+    assert "by hit" in caplog.text
+    with pytest.raises(BadLabels, match="more runs"):
+        choose_groups(y, one, "run", **options)
+    with pytest.raises(BadParameter, match="run"):
+        choose_groups(y, run, "runs", **options)
+
+
+def test_a_ranker_says_how_its_folds_were_made_and_which_strength_was_chosen(small, tmp_path):
+    trained = load_ranker(
+        train(small.results, labels=small.labels, to=tmp_path / "r.zarr", engine="scikit-learn", prevalence=0.05)
+    )
+    assert trained.parameters["fold_by"] in ("run", "hit")
+    assert trained.parameters["C"] == trained.ranker.C_ > 0
+    assert trained.score.mean() < 0.4, "at the prevalence asked for"

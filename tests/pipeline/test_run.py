@@ -133,10 +133,20 @@ def test_what_a_section_says_wins_over_the_folder(tmp_path):
     assert calls["catalogue"] == {"results": str(tmp_path / "results.zarr"), "to": "c.csv"}
 
 
+@pytest.mark.parametrize(
+    ("merge", "report", "expected"),
+    [({}, {}, "map.zarr"), ({"to": "mine.zarr"}, {}, "mine.zarr"), ({}, {"map": "other.zarr"}, "other.zarr")],
+)
+def test_the_report_shows_the_map_that_the_job_merges(tmp_path, merge, report, expected):
+    calls = plan_calls({"merge": merge, "report": report}, tmp_path)
+    assert calls["report"]["map"] == (str(tmp_path / expected) if expected == "map.zarr" else expected)
+    assert "map" not in plan_calls({"report": {}}, tmp_path)["report"]
+
+
 # running it ---------------------------------------------------------------------------------------
 
 
-def test_a_job_does_its_sections_in_order_and_again_gives_the_same(small, job, tmp_path, short_curve, caplog):
+def test_a_job_does_its_sections_in_order_and_again_gives_the_same(small, job, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="diffdask"):
         made = run(job, on="threads", folder=tmp_path / "one", progress=False)
     assert list(made["verbs"]) == ["ingest", "screen", "train", "rank", "evaluate", "catalogue", "export"]
@@ -169,7 +179,7 @@ def marks_of(folder):
     ]
 
 
-def test_a_job_that_failed_goes_on_where_it_stopped(small, tmp_path, short_curve):
+def test_a_job_that_failed_goes_on_where_it_stopped(small, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("frame,label\n0,difuse\n")
     text = JOB.format(simulated=small.simulated, geometry=small.geometry)

@@ -55,8 +55,9 @@ def _choose_wrong(table: pd.DataFrame, labels: pd.Series, threshold: float) -> l
     """Frames whose prediction is not their label, those first that were predicted with most certainty."""
     is_hit = table["frame_is_hit"].fillna(False).to_numpy(dtype=bool)
     score = table["frame_score"].to_numpy(dtype=float, na_value=np.nan)
-    # A frame taken for a blank has no score: it was turned down as surely as a score of 0 is.
-    certainty = np.nan_to_num(np.abs(score - threshold), nan=threshold)
+    certainty = np.abs(score - threshold)
+    # A frame taken for a blank has no score: it was turned down as surely as any.
+    certainty = np.nan_to_num(certainty, nan=np.nanmax(certainty, initial=0.0))
     is_wrong = predict_labels(is_hit, score, threshold) != labels.to_numpy(dtype=object)
     order = np.argsort(-certainty, kind="stable")
     return table.index[order[is_wrong[order]]].tolist()

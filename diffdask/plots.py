@@ -15,7 +15,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: Colours that stay apart in grey and for the colour-blind.
-COLOURS = {**dict(zip(LABELS, ("#c2410c", "#2563eb", "#a8a29e"), strict=True)), "unlabelled": "#78716c"}
+COLOURS = {
+    "misindexed": "#1c1917",
+    "predicted diffuse": "#c2410c",
+    "predicted non-diffuse": "#2563eb",
+    **dict(zip(LABELS, ("#c2410c", "#2563eb", "#a8a29e"), strict=True)),
+    "unlabelled": "#78716c",
+    "not ranked": "#78716c",
+}
+
+#: Scores up to here are the bulk where no threshold says what is high: log odds of so much are as good as certain.
+_BULK = 4.0
+
+#: Scores past this have a scale that is logarithmic outside the bulk.
+_FAR = 50.0
 
 #: Points past which a cloud is drawn as pixels, not as a shape each.
 _MANY_POINTS = 500
@@ -61,7 +74,14 @@ def plot_anisotropy(peak_intensity: np.ndarray, anisotropy: np.ndarray, label: n
     return _svg(draw)
 
 
-def plot_scores(score: np.ndarray, label: np.ndarray, threshold: float, *, is_probability: bool = True) -> str:
+def plot_scores(
+    score: np.ndarray,
+    label: np.ndarray,
+    threshold: float,
+    *,
+    is_probability: bool = True,
+    unit: str = "probability that the hit is diffuse",
+) -> str:
     """Histogram of the scores of hits by label: share of each label's frames.
 
     Parameters
@@ -73,31 +93,19 @@ def plot_scores(score: np.ndarray, label: np.ndarray, threshold: float, *, is_pr
     threshold
         Where predicted diffuse begins.
     is_probability
-        Whether scores are probabilities; else they are in units of chance, and
-        a few may be so high that they are counted in the outermost bar.
+        Whether scores are probabilities; else a few may be so high that they
+        are counted in the outermost bar.
+    unit
+        What scores are.
     """
 
     def draw(axes: Axes) -> None:
         edges = np.linspace(0.0, 1.0, 21) if is_probability else bin_scores(score, threshold)
         inside = np.clip(score, edges[0], edges[-1])
         beyond = int((np.isfinite(score) & (score != inside)).sum())
-        for name in ("unlabelled", *reversed(LABELS)):
-            of = (label == name) & np.isfinite(score)
-            if of.any():
-                look: dict[str, Any] = {"bins": edges.tolist(), "weights": np.full(int(of.sum()), 1.0 / of.sum())}
-                axes.hist(
-                    inside[of],
-                    **look,
-                    histtype="stepfilled",
-                    alpha=0.25,
-                    color=COLOURS[name],
-                    label=f"{name} ({of.sum()})",
-                )
-                axes.hist(inside[of], **look, histtype="step", color=COLOURS[name], linewidth=1.2)
+        _histogram(axes, inside, label, edges)
         axes.axvline(threshold, color="#1c1917", linewidth=0.8, linestyle=":")
-        axes.set_xlim(edges[0], edges[-1])
         axes.set_ylabel("share of the label's frames")
-        unit = "probability that the hit is diffuse" if is_probability else "units of chance"
         axes.set_xlabel(f"score: {unit}" + (f" ({beyond} beyond the ends)" if beyond else ""))
         if not is_probability:
             axes.set_yscale("log")  # one hit in twenty is diffuse, and their scores are wide apart
@@ -107,7 +115,7 @@ def plot_scores(score: np.ndarray, label: np.ndarray, threshold: float, *, is_pr
 
 
 def bin_scores(score: np.ndarray, threshold: float) -> np.ndarray:
-    """Edges of bins for scores in units of chance, (hit,); the threshold is one, the long tail lies beyond the last.
+    """Edges of bins for scores that are no probabilities, (hit,); the threshold is one, the long tail lies beyond.
 
     Examples
     --------
@@ -116,10 +124,97 @@ def bin_scores(score: np.ndarray, threshold: float) -> np.ndarray:
     """
     known = score[np.isfinite(score)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
-    low, high = max(min(low, 0.0), -4 * threshold), np.clip(high, 2 * threshold, 10 * threshold)
+    reach = threshold or _BULK
+    low, high = max(min(low, 0.0), -4 * reach), np.clip(high, 2 * reach, 10 * reach)
     width = np.ceil((high - low) / 20) / 2  # a multiple of one half, so that there are at most about 40
     below, above = np.ceil((threshold - low) / width), np.ceil((high - threshold) / width)
     return threshold + width * np.arange(-below, above + 1)
+
+
+def plot_structure(
+    structure: np.ndarray,
+    score: np.ndarray,
+    group: np.ndarray,
+    is_misindexed: np.ndarray,
+    threshold: float,
+    *,
+    unit: str,
+) -> str:
+    """Scores of hits against the structure of each by itself; above the dotted line a hit is predicted diffuse.
+
+    Parameters
+    ----------
+    structure, score
+        (hit,); NaN for hits without. Structure in robust standard deviations.
+    group
+        (hit,) label, "unlabelled", or what is predicted.
+    is_misindexed
+        (hit,) bool: crossed.
+    threshold
+        Of the score.
+    unit
+        What scores are.
+    """
+
+    def draw(axes: Axes) -> None:
+        _scatter(axes, structure, score, group, np.zeros(score.size, dtype=bool))
+        if is_misindexed.any():
+            cross: dict[str, Any] = {"s": 36, "marker": "x", "linewidths": 1.1, "color": COLOURS["misindexed"]}
+            label = f"misindexed ({int(is_misindexed.sum())})"
+            axes.scatter(structure[is_misindexed], score[is_misindexed], **cross, label=label)
+        axes.axhline(threshold, color="#1c1917", linewidth=0.8, linestyle=":")
+        for set_scale, values in ((axes.set_xscale, structure), (axes.set_yscale, score)):
+            if (np.abs(values[np.isfinite(values)]) > _FAR).any():
+                set_scale("symlog", linthresh=_BULK)
+        axes.set_xlabel("structure / robust standard deviations")
+        axes.set_ylabel(f"score: {unit}")
+        axes.legend(fontsize=8, loc="best")
+
+    return _svg(draw)
+
+
+def plot_groups(
+    values: np.ndarray, group: np.ndarray, edges: np.ndarray, name: str, *, marked: float | None = None
+) -> str:
+    """Histogram of what hits have, by group: share of each group's hits.
+
+    Parameters
+    ----------
+    values
+        (hit,); NaN for hits without. What lies beyond the ends is counted in the outermost bars.
+    group
+        (hit,) names that ``COLOURS`` has.
+    edges
+        Of the bars.
+    name
+        Of the values, with their unit.
+    marked
+        Where to draw a line.
+    """
+
+    def draw(axes: Axes) -> None:
+        _histogram(axes, np.clip(values, edges[0], edges[-1]), group, edges)
+        if marked is not None:
+            axes.axvline(marked, color="#1c1917", linewidth=0.8, linestyle=":")
+        axes.set_xlabel(name)
+        axes.set_ylabel("share of the group's hits")
+        axes.legend(fontsize=8, loc="best")
+
+    return _svg(draw)
+
+
+def plot_half_maps(shell_q: np.ndarray, correlation: np.ndarray) -> str:
+    """Correlation of two half maps against resolution, both (map_shell,); a gap where it is NaN."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(shell_q, correlation, color="#0f766e", linewidth=1.4, marker="o", markersize=3.5)
+        axes.axhline(0, color="#a8a29e", linewidth=0.8, linestyle=":")
+        axes.set_ylim(min(0.0, 1.1 * float(np.nanmin(correlation))), 1)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("q / Å⁻¹")
+        axes.set_ylabel("correlation of the half maps")
+
+    return _svg(draw)
 
 
 def plot_learning(iteration: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> str:
@@ -201,7 +296,7 @@ def plot_background(ring_q: np.ndarray, low: np.ndarray, median: np.ndarray, hig
 
 def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, label: np.ndarray, is_top: np.ndarray) -> None:
     """Points by label, the rare ones above; rings about the top picks."""
-    for name in ("unlabelled", *reversed(LABELS)):
+    for name in reversed(COLOURS):
         of = label == name
         if of.any():
             look: dict[str, Any] = {"s": 10, "color": COLOURS[name], "linewidths": 0, "label": name}
@@ -210,6 +305,18 @@ def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, label: np.ndarray, is_top
     if is_top.any():
         ring: dict[str, Any] = {"s": 34, "facecolors": "none", "edgecolors": "#1c1917", "linewidths": 0.8}
         axes.scatter(x[is_top], y[is_top], **ring, label=f"top {int(is_top.sum())}")
+
+
+def _histogram(axes: Axes, values: np.ndarray, group: np.ndarray, edges: np.ndarray) -> None:
+    """Share of each group's hits in every bar, those without a value left out."""
+    for name in reversed(COLOURS):
+        of = (group == name) & np.isfinite(values)
+        if of.any():
+            look: dict[str, Any] = {"bins": edges.tolist(), "weights": np.full(int(of.sum()), 1.0 / of.sum())}
+            look["color"] = COLOURS[name]
+            axes.hist(values[of], **look, histtype="stepfilled", alpha=0.25, label=f"{name} ({of.sum()})")
+            axes.hist(values[of], **look, histtype="step", linewidth=1.2)
+    axes.set_xlim(edges[0], edges[-1])
 
 
 def _scale(set_scale: Any, axis: Any, values: np.ndarray) -> None:

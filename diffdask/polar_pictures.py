@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from diffdask.errors import BadParameter
+from diffdask.io.results_store import open_group
+from diffdask.pair_pictures import choose_evenly
 from diffdask.pictures import robust_limit, to_png
 
 #: Picture pixels between the maps of a grid.
@@ -12,6 +17,24 @@ _MARGIN = 4
 
 #: Rows and columns of one map at least: fewer show nothing.
 _LEAST_SIZE = 8
+
+#: Nuisance components pictured: later ones look like noise to the eye.
+_DRAWN_COMPONENTS = 16
+
+#: Hits that tell which bins are in use: little to read.
+_SOME_HITS = 500
+
+
+def draw_shared(results: str | Path) -> dict[str, Any] | None:
+    """Draw what hits share on the detector: ``uri``, components ``drawn`` and their ``count``; None without any."""
+    features, hits = open_group(results, "features"), open_group(results, "hits")
+    if features is None or hits is None or not features.sizes.get("component"):
+        return None
+    some = choose_evenly(features.sizes["hit"], all_up_to=_SOME_HITS, else_=_SOME_HITS)
+    is_seen = np.isfinite(features["cleaned_residual"].isel(hit=some).values).any(axis=0)
+    components = features["nuisance_component"][:_DRAWN_COMPONENTS].values
+    uri = draw_components(components, hits["polar_ring_q"].values, is_seen)
+    return {"uri": uri, "drawn": len(components), "count": features.sizes["component"]}
 
 
 def unroll_polar(polar: np.ndarray, ring_q: np.ndarray, *, size: int = 160) -> np.ndarray:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import inspect
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -14,20 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffdask import pictures, plots
+from diffdask import plots
 from diffdask.catalogue import catalogue_table, whole_file
-from diffdask.errors import BadParameter, BadStore
+from diffdask.errors import BadParameter
 from diffdask.evaluation import THRESHOLD, evaluate_table, format_measure, threshold_of
 from diffdask.frame_choice import choose_pictures, is_ranked
-from diffdask.geometry import Geometry
-from diffdask.io.frames_store import open_frames, take_frames
 from diffdask.io.labels import read_labels
-from diffdask.io.results_store import frames_path, open_group, open_scores, open_screen
-from diffdask.pair_pictures import PairSummary, choose_evenly, draw_pairs, read_pairs
-from diffdask.pixels import list_pixels
-from diffdask.polar_pictures import draw_components
-from diffdask.steps.background import remove_background
+from diffdask.io.results_store import open_scores, open_screen
+from diffdask.orientation_pictures import OrientationSummary, draw_orientations, read_orientations, read_structure
+from diffdask.pair_pictures import PairSummary, draw_pairs, read_pairs
+from diffdask.polar_pictures import draw_shared
+from diffdask.residual_pictures import draw_residuals
 from diffdask.variables import STATUS_OK
+from diffdask.volume_pictures import MapSummary, read_map
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +37,6 @@ UNLABELLED = "unlabelled"
 _PROFILES = 500
 
 _SHOWN_FAILURES = 50
-
-#: Nuisance components pictured: later ones look like noise to the eye.
-_DRAWN_COMPONENTS = 16
 
 _PACKAGES = ("dask", "matplotlib", "numba", "numpy", "pandas", "scikit-learn", "xarray", "zarr")
 
@@ -72,9 +67,19 @@ class ReportContent:
     made: datetime.datetime
     shared: dict[str, Any] | None = None  #: nuisance components: ``uri``, how many are ``drawn``, of what ``count``
     pairs: Sequence[PairSummary] = ()
+    structure: pd.Series | None = None  #: of hits, by frame number, in robust standard deviations
+    orientations: OrientationSummary | None = None
+    map: MapSummary | None = None
 
 
-def report(results: str | Path, *, labels: str | Path | None = None, to: str | Path, top: int = 20) -> Path:
+def report(
+    results: str | Path,
+    *,
+    labels: str | Path | None = None,
+    map: str | Path | None = None,
+    to: str | Path,
+    top: int = 20,
+) -> Path:
     """Write the report of a results store.
 
     Parameters
@@ -84,6 +89,8 @@ def report(results: str | Path, *, labels: str | Path | None = None, to: str | P
         says what to run.
     labels
         CSV of labels; None for a report without evaluation.
+    map
+        The map that ``merge`` made of these results, such as map.zarr; None for a report without.
     to
         Folder for ``report.html``; made if needed.
     top
@@ -101,11 +108,14 @@ def report(results: str | Path, *, labels: str | Path | None = None, to: str | P
         If the labels cannot be used.
     BadParameter
         If ``top`` is below 1.
+    BadStore
+        If there is no map at ``map``.
     """
     if top < 1:
         raise BadParameter(f"top = {top} must be at least 1")
     table = catalogue_table(results)
     given = None if labels is None else read_labels(labels, table["frame_id"].tolist())
+    volume = None if map is None else read_map(map)
     screen, scores = open_screen(results), open_scores(results)
     chosen = choose_pictures(table, given, top)
     content = ReportContent(
@@ -121,6 +131,9 @@ def report(results: str | Path, *, labels: str | Path | None = None, to: str | P
         made=datetime.datetime.now().astimezone(),
         shared=draw_shared(results),
         pairs=read_pairs(results, table.get("frame_score")),
+        structure=read_structure(results),
+        orientations=read_orientations(results),
+        map=volume,
     )
     target = Path(to) / "report.html"
     with whole_file(target) as partial:
@@ -142,57 +155,6 @@ def summarise_background(screen: xr.Dataset) -> Profile | None:
     return Profile(ring_q=screen["ring_q"].values[is_known], low=low, median=median, high=high)
 
 
-def draw_shared(results: str | Path) -> dict[str, Any] | None:
-    """Draw what hits share on the detector: ``uri``, components ``drawn`` and their ``count``; None without any."""
-    features, hits = open_group(results, "features"), open_group(results, "hits")
-    if features is None or hits is None or not features.sizes.get("component"):
-        return None
-    some = choose_evenly(features.sizes["hit"], all_up_to=_PROFILES, else_=_PROFILES)
-    is_seen = np.isfinite(features["cleaned_residual"].isel(hit=some).values).any(axis=0)
-    components = features["nuisance_component"][:_DRAWN_COMPONENTS].values
-    uri = draw_components(components, hits["polar_ring_q"].values, is_seen)
-    return {"uri": uri, "drawn": len(components), "count": features.sizes["component"]}
-
-
-def draw_residuals(results: str | Path, chosen: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Draw the residuals of frames, (frame number) to ``uri`` and ``limit`` (photons): peaks left out, smoothed."""
-    if not chosen:
-        return {}
-    pictured = pictures.picture_map(Geometry.from_dataset(open_frames(frames_path(results))))
-    drawn = {}
-    for frame, panels in residual_panels(results, chosen):
-        image = pictures.smooth(pictures.assemble(pictures.leave_out_peaks(panels, pictured), pictured))
-        limit = pictures.robust_limit(image)
-        drawn[frame] = {"uri": pictures.to_png(image, limit=limit), "limit": limit}
-    return drawn
-
-
-def residual_panels(results: str | Path, chosen: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Give residuals of frames, one frame at a time.
-
-    Parameters
-    ----------
-    results
-        The results store: its layout and its parameters, so that pictures show
-        what was screened.
-    chosen
-        Frame numbers.
-
-    Yields
-    ------
-    tuple
-        (frame number, (panel, ss, fs) residual in photons).
-    """
-    where, layout = frames_path(results), open_group(results, "layout")
-    if layout is None:
-        raise BadStore(f"'{results}' has no layout; run: diffdask screen {where} --results {results}")
-    layout = layout.load()
-    pixels, background = list_pixels(layout), _meant_for(remove_background, open_screen(results).attrs["parameters"])
-    for frame in chosen:
-        one = take_frames(where, [frame]).merge(layout.isel(frame=[frame]), compat="equals", join="exact")
-        yield frame, remove_background(one, pixels=pixels, **background)["residual"].values[0]
-
-
 def render_report(content: ReportContent) -> str:
     """Write the report as HTML; all text from outside is escaped."""
     import jinja2
@@ -209,19 +171,17 @@ def render_report(content: ReportContent) -> str:
         counts=_counts(table),
         threshold=threshold_of(table),
         is_probability=_is_probability(table),
+        unit=_unit(table),
         sources=_sources(table),
         plots=_plots(content),
         pairs=_pairs(content),
+        orientations=_orientations(content),
         sections=_sections(content),
         failures=failed[["frame_id", "run", "frame_status"]].head(_SHOWN_FAILURES).to_dict("records"),
         failure_count=len(failed),
         parameters={name: made for name, made in table.attrs.items() if made},
         versions={name: version(name) for name in ("diffdask", *_PACKAGES)} | {"Python": platform.python_version()},
     )
-
-
-def _meant_for(step: Callable[..., Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name in inspect.signature(step).parameters}
 
 
 def _counts(table: pd.DataFrame) -> dict[str, int]:
@@ -238,6 +198,13 @@ def _counts(table: pd.DataFrame) -> dict[str, int]:
 
 def _is_probability(table: pd.DataFrame) -> bool:
     return threshold_of(table) == THRESHOLD
+
+
+def _unit(table: pd.DataFrame) -> str:
+    """What the scores of the catalogue are."""
+    if _is_probability(table):
+        return "probability"
+    return "log odds" if (table.attrs.get("scores") or {}).get("method") == "label-free" else "units of chance"
 
 
 def _sources(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -270,7 +237,7 @@ def _plots(content: ReportContent) -> dict[str, str]:
         )
     if is_ranked(table):
         score = _numbers(hits, "frame_score")
-        drawn["scores"] = plots.plot_scores(score, label, threshold_of(table), is_probability=_is_probability(table))
+        drawn |= _score_plots(content, hits, score, label)
     if content.learning_curve:
         curve = {name: np.asarray(values, dtype=float) for name, values in content.learning_curve.items()}
         drawn["learning"] = plots.plot_learning(curve["iteration"], curve["training"], curve["held_out"])
@@ -278,6 +245,35 @@ def _plots(content: ReportContent) -> dict[str, str]:
         profile = content.profile
         drawn["background"] = plots.plot_background(profile.ring_q, profile.low, profile.median, profile.high)
     return drawn
+
+
+def _score_plots(content: ReportContent, hits: pd.DataFrame, score: np.ndarray, label: np.ndarray) -> dict[str, str]:
+    threshold, is_probability, unit = threshold_of(content.table), _is_probability(content.table), _unit(content.table)
+    told = unit if unit == "units of chance" else f"{unit} that the hit is diffuse"
+    drawn = {"scores": plots.plot_scores(score, label, threshold, is_probability=is_probability, unit=told)}
+    method = (content.table.attrs.get("scores") or {}).get("method")
+    if content.structure is None or method == "structure":  # a score against itself says nothing
+        return drawn
+    structure = content.structure.reindex(hits.index).to_numpy(dtype=float)
+    is_known = np.isfinite(structure) & np.isfinite(score)
+    if content.labels is None:
+        label = np.where(score >= threshold, "predicted diffuse", "predicted non-diffuse").astype(object)
+    found = content.orientations
+    is_misindexed = np.isin(hits.index, [] if found is None else found.hit_frame[found.is_misindexed])
+    if is_known.any():
+        structure, score, label, is_misindexed = (one[is_known] for one in (structure, score, label, is_misindexed))
+        drawn["structure"] = plots.plot_structure(structure, score, label, is_misindexed, threshold, unit=told)
+    return drawn
+
+
+def _orientations(content: ReportContent) -> dict[str, Any] | None:
+    found, table = content.orientations, content.table
+    if found is None:
+        return None
+    is_picked = None
+    if is_ranked(table):
+        is_picked = _numbers(table.reindex(found.hit_frame), "frame_score") >= threshold_of(table)
+    return draw_orientations(found, is_picked)
 
 
 def _pairs(content: ReportContent) -> list[dict[str, Any]]:

@@ -424,7 +424,7 @@ _DECLARED = (
         _FRAME,
         "float",
         "1",
-        "what ranks the hit: a ranker's probability, log odds without labels, or how far it is above chance; NaN without",
+        "what ranks the hit: a ranker's probability, log odds without labels, or how far above chance it is",
         "rank",
     ),
     Variable(

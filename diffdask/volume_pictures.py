@@ -7,12 +7,16 @@ perpendicular to the first.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from diffdask import plots
 from diffdask.errors import BadParameter
+from diffdask.io.volume_store import open_volume
 from diffdask.pictures import robust_limit, smooth, to_png
 from diffdask.variables import require
 
@@ -30,6 +34,52 @@ class SectionPicture:
     q_max: float  #: 1/angstrom, from the centre to an edge
     limit: float  #: photons at the ends of the colours
     uri: str  #: ``data:`` URI of a PNG
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """A map to look at."""
+
+    sections: Sequence[SectionPicture]
+    thickness: float  #: 1/angstrom averaged across a section
+    half_maps: str | None  #: ``data:`` URI of their correlation against resolution; None where no shell has one
+    best: tuple[float, float] | None  #: the highest of these correlations, and q of its shell, 1/angstrom
+    hit_count: int
+    laue: str
+    step: float  #: edge of a voxel, 1/angstrom
+    size: int  #: voxels along a side
+
+
+def read_map(path: str | Path, *, thickness: int = 3) -> MapSummary:
+    """Draw a map that ``merge`` made.
+
+    Parameters
+    ----------
+    path
+        The Zarr store.
+    thickness
+        Voxels averaged across a section.
+
+    Raises
+    ------
+    BadStore
+        If there is no map at ``path``, or it is damaged.
+    """
+    volume = open_volume(path)
+    shells = volume[["map_shell_q", "half_map_correlation"]].load()
+    q, correlation = shells.map_shell_q.values, shells.half_map_correlation.values
+    is_known = bool(np.isfinite(correlation).any())
+    highest = int(np.nanargmax(correlation)) if is_known else 0
+    return MapSummary(
+        sections=draw_sections(volume, thickness=thickness),
+        thickness=thickness * float(volume.attrs["step"]),
+        half_maps=plots.plot_half_maps(q, correlation) if is_known else None,
+        best=(float(correlation[highest]), float(q[highest])) if is_known else None,
+        hit_count=int(volume.attrs["hit_count"]),
+        laue=str(volume.attrs["laue"]),
+        step=float(volume.attrs["step"]),
+        size=volume.sizes["map_x"],
+    )
 
 
 def draw_sections(volume: xr.Dataset, *, q_max: float = 0.0, thickness: int = 3) -> list[SectionPicture]:

@@ -95,7 +95,8 @@ def test_importing_diffdask_and_asking_for_help_loads_nothing_heavy() -> None:
         "import sys, diffdask, diffdask.cli\n"
         "try: diffdask.cli.main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'dask', 'xarray', 'numba', 'sklearn', 'zarr', 'matplotlib', 'pandas', 'h5py'}\n"
+        "heavy = {'numpy', 'dask', 'xarray', 'numba', 'sklearn', 'zarr', 'matplotlib', 'pandas', 'h5py',\n"
+        "         'keras', 'tensorflow'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -16,7 +16,8 @@ from diffdask.evaluation import evaluate
 from diffdask.io.results_store import replace_group
 from diffdask.pipeline.ingest import ingest
 from diffdask.pipeline.screen import screen
-from diffdask.report import report, residual_panels
+from diffdask.report import report
+from diffdask.residual_pictures import residual_panels
 from diffdask.variables import wrap
 
 COUNT, SHAPE = 12, (2, 60, 60)

@@ -1,5 +1,6 @@
 """The report: one file, nothing from outside, nothing from outside believed."""
 
+import base64
 import dataclasses
 import datetime
 import html.parser
@@ -16,10 +17,13 @@ import zarr
 from diffdask.evaluation import evaluate_table
 from diffdask.frame_choice import choose_pictures
 from diffdask.io.results_store import KIND, replace_group
+from diffdask.orientation_pictures import OrientationSummary
 from diffdask.pair_pictures import PairSummary, summarise_pairs
 from diffdask.pictures import to_png
-from diffdask.report import Profile, ReportContent, draw_shared, render_report, summarise_background
+from diffdask.polar_pictures import draw_shared
+from diffdask.report import Profile, ReportContent, render_report, summarise_background
 from diffdask.variables import LABELS, wrap
+from diffdask.volume_pictures import MapSummary, SectionPicture
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 COUNT = 80
@@ -374,3 +378,165 @@ def test_what_hits_share_is_pictured_where_there_is_any(tmp_path: Path, count: i
     assert Page(text).without_alt == Page(text).open == []
     if count:
         assert f"The {min(count, 16)} strongest of {count} components" in text
+
+
+# structure, orientations and the map ---------------------------------------------------------------
+
+
+def structure_of(table: pd.DataFrame) -> pd.Series:
+    hits = table.index[table["frame_is_hit"]]
+    return pd.Series(np.random.default_rng(2).normal(size=len(hits)), index=hits)
+
+
+def oriented(table: pd.DataFrame, **changes: Any) -> OrientationSummary:
+    """Hits of which the search found some where indexing has them."""
+    hits = table.index[table["frame_is_hit"]].to_numpy()
+    random, number = np.random.default_rng(3), np.arange(hits.size)
+    found = OrientationSummary(
+        hit_frame=hits,
+        angle=np.where(number % 3 == 0, 0.5, random.uniform(20, 100, hits.size)),
+        search=np.where(number % 3 == 0, 20.0, random.normal(size=hits.size)),
+        source=np.full(hits.size, "indexing", dtype=object),
+        is_misindexed=np.zeros(hits.size, dtype=bool),
+        significance=6.0,
+        judged_count=16,
+        right_share=0.9375,
+        right_angle=0.52,
+    )
+    return dataclasses.replace(found, **changes)
+
+
+def merged(half_maps: bool = True) -> MapSummary:
+    uri = to_png(np.random.default_rng(4).normal(size=(9, 9)), limit=3.0)
+    axes = (("hk0", "a*", "b*"), ("h0l", "a*", "c*"), ("0kl", "b*", "c*"))
+    return MapSummary(
+        sections=[SectionPicture(*names, q_max=3.7, limit=0.18, uri=uri) for names in axes],
+        thickness=0.11,
+        half_maps=uri if half_maps else None,
+        best=(0.58, 1.39) if half_maps else None,
+        hit_count=48,
+        laue="mmm",
+        step=0.037,
+        size=200,
+    )
+
+
+def picture_of(text: str, description: str) -> str:
+    """The SVG of a report's picture."""
+    found = re.search(rf'<img src="data:image/svg\+xml;base64,([^"]+)" alt="{description}', text)
+    assert found is not None
+    return base64.b64decode(found[1]).decode()
+
+
+def test_every_section_of_the_map_has_a_described_picture_with_units() -> None:
+    text = render_report(content(map=merged()))
+    page = Page(text)
+    assert page.open == page.without_alt == []
+    assert "map" in page.ids
+    assert page.tags.count("img") == 5 + 3 * 4 + 3 + 1
+    assert text.count("colours from −0.18 (blue) to 0.18 photon (red)") == 3
+    assert text.count("edges at q = 3.7&nbsp;Å⁻¹") == 3
+    for told in ("48 hits", "Laue group mmm", "200 voxels of 0.037 Å⁻¹", "highest is 0.58 at q = 1.39 Å⁻¹"):
+        assert told in text
+
+
+def test_a_map_without_half_map_correlation_says_so() -> None:
+    text = render_report(content(map=merged(half_maps=False)))
+    assert "share too few voxels to be correlated" in text
+    assert Page(text).open == []
+
+
+def test_what_is_not_there_has_no_section(whole: str) -> None:
+    assert not {"map", "structure", "orientations"} & set(Page(whole).ids)
+    for title in ("The map", "Scores against structure", "Orientations found"):
+        assert title not in whole
+
+
+def test_scores_are_shown_against_structure_by_label_or_else_by_prediction() -> None:
+    table = catalogue()
+    labelled = picture_of(render_report(content(table=table, structure=structure_of(table))), "Score against structure")
+    text = render_report(content(table=table, labels=None, structure=structure_of(table)))
+    predicted = picture_of(text, "Score against structure")
+    assert "structure" in Page(text).ids
+    assert "unlabelled" in labelled
+    assert "predicted" not in labelled
+    assert ">predicted diffuse<" in predicted
+    assert "unlabelled" not in predicted
+
+
+def test_structure_is_not_shown_against_itself_nor_before_there_are_scores() -> None:
+    table = catalogue()
+    structure = structure_of(table)
+    table.attrs["scores"]["method"] = "structure"
+    assert "structure" not in Page(render_report(content(table=table, structure=structure))).ids
+    table = table.drop(columns=["frame_score", "frame_rank"])
+    table.attrs["scores"] = None
+    text = render_report(content(table=table, structure=structure, learning_curve=None))
+    assert "structure" not in Page(text).ids
+
+
+def test_misindexed_hits_are_crossed_and_counted() -> None:
+    table = catalogue()
+    found = oriented(table)
+    is_misindexed = np.arange(found.hit_frame.size) < 4
+    source = np.where(is_misindexed, "map", "indexing").astype(object)
+    wrong = dataclasses.replace(found, is_misindexed=is_misindexed, source=source)
+    structure = structure_of(table)
+    text = render_report(content(table=table, structure=structure, orientations=wrong))
+    assert "4 hits are misindexed: structure without agreement" in text
+    assert "misindexed (4)" in picture_of(text, "Score against structure")
+    assert "misindexed (4)" in picture_of(text, "Histogram of the angle")
+    assert 'found in the map</th><td class="count">4</td>' in text
+    assert f'indexing</th><td class="count">{found.hit_frame.size - 4}</td>' in text
+    text = render_report(content(table=table, structure=structure, orientations=found))
+    assert "structure without agreement" not in text
+    assert "misindexed" not in picture_of(text, "Score against structure")
+
+
+def test_how_often_the_search_is_right_is_put_in_words() -> None:
+    table = catalogue()
+    text = render_report(content(table=table, orientations=oriented(table)))
+    page = Page(text)
+    assert page.open == page.without_alt == []
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+    assert page.tags.count("img") == 5 + 3 * 4 + 2
+    assert "16 hits agree with the map" in text
+    assert "it does for 93.8 % of them, to within 0.52 degrees in the median" in text
+
+
+def test_a_search_that_nothing_judges_and_that_found_nothing_still_has_its_section() -> None:
+    table = catalogue().drop(columns=["frame_score", "frame_rank"])
+    table.attrs["scores"] = None
+    nothing = np.full(int(table["frame_is_hit"].sum()), np.nan)
+    unjudged: dict[str, Any] = {"judged_count": 0, "right_share": None, "right_angle": None}
+    found = oriented(table, angle=nothing, search=nothing, **unjudged)
+    text = render_report(content(table=table, orientations=found, learning_curve=None))
+    assert "the search cannot be judged" in text
+    assert Page(text).tags.count("img") == Page(render_report(content(table=table, learning_curve=None))).tags.count(
+        "img"
+    )
+    text = render_report(content(table=table, orientations=oriented(table), learning_curve=None))
+    assert f"not ranked ({nothing.size})" in picture_of(text, "Histogram of how well")
+    assert Page(text).open == []
+
+
+def test_no_search_that_is_right_tells_no_median() -> None:
+    table = catalogue()
+    text = render_report(content(table=table, orientations=oriented(table, right_share=0.0, right_angle=None)))
+    assert "it does for 0.0 % of them." in text
+
+
+def test_log_odds_are_called_so_and_have_a_histogram() -> None:
+    table = scored_without_labels()
+    table.attrs["scores"] |= {"method": "label-free", "threshold": 0.0}
+    text = render_report(content(table=table, learning_curve=None, structure=structure_of(table)))
+    assert "at least 0 (log odds)" in text
+    assert "units of chance" not in text
+    assert "score: log odds that the hit is diffuse" in picture_of(text, "Histogram of the scores")
+    assert "score: log odds that the hit is diffuse" in picture_of(text, "Score against structure")
+
+
+def test_the_same_content_gives_the_same_bytes() -> None:
+    table = catalogue()
+    made = content(table=table, structure=structure_of(table), orientations=oriented(table), map=merged())
+    assert render_report(made) == render_report(made)

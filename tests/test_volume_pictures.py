@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdask.errors import BadParameter, MissingVariable
+from diffdask.errors import BadParameter, BadStore, MissingVariable
+from diffdask.io.volume_store import save_volume
 from diffdask.variables import wrap
-from diffdask.volume_pictures import SECTIONS, cut_section, draw_sections, span_section
+from diffdask.volume_pictures import SECTIONS, cut_section, draw_sections, read_map, span_section
 
 STEP = 0.1
 MONOCLINIC = np.array([[0.03, 0.0, 0.0], [0.0, 0.02, 0.0], [0.005, 0.0, 0.04]])
@@ -90,6 +91,34 @@ def test_a_map_without_any_value_is_drawn_as_a_gap():
     volume["map_intensity"] = volume.map_intensity * np.nan
     volume["map_weight"] = volume.map_weight * 0
     assert len(draw_sections(volume)) == 3
+
+
+def save_map(path, correlation):
+    shells = wrap(map_shell_q=np.linspace(0.1, 0.9, len(correlation)), half_map_correlation=np.array(correlation))
+    attributes = {"step": STEP, "laue": "2/m", "hit_count": 48, "parameters": {}}
+    save_volume(path, make_volume().merge(shells), attributes)
+
+
+def test_a_map_is_summarised_as_it_was_stored(tmp_path):
+    save_map(tmp_path / "map.zarr", [0.2, np.nan, 0.7, 0.1, -0.3])
+    summary = read_map(tmp_path / "map.zarr", thickness=2)
+    assert [one.name for one in summary.sections] == list(SECTIONS)
+    assert (summary.hit_count, summary.laue, summary.step, summary.size) == (48, "2/m", STEP, 21)
+    assert summary.thickness == pytest.approx(2 * STEP)
+    assert summary.best == pytest.approx((0.7, 0.5))
+    assert summary.half_maps.startswith("data:image/svg+xml")
+    assert summary == read_map(tmp_path / "map.zarr", thickness=2)
+
+
+def test_a_map_whose_halves_share_nothing_has_no_curve(tmp_path):
+    save_map(tmp_path / "map.zarr", [np.nan, np.nan])
+    summary = read_map(tmp_path / "map.zarr")
+    assert summary.half_maps is summary.best is None
+
+
+def test_no_map_says_how_to_make_one(tmp_path):
+    with pytest.raises(BadStore, match="diffdask merge"):
+        read_map(tmp_path / "map.zarr")
 
 
 def test_what_cannot_be_drawn_is_told():

@@ -34,8 +34,8 @@ def set_against_chance(score: np.ndarray, chance: np.ndarray) -> tuple[np.ndarra
     Returns
     -------
     tuple
-        NaN where there is no chance to set against. Significance (n,): the score less the mean of chance, in its standard deviations; and p-value (n,): the
-        share of chance that is as large, the score itself counted.
+        Significance (n,): the score less the mean of chance, in its standard deviations; and p-value (n,): the share
+        of chance that is as large, the score itself counted. NaN where there is no chance to set against.
     """
     others = np.sort(chance[np.isfinite(chance)])
     if others.size < 2 or not others.std() > 0:

@@ -19,6 +19,7 @@ from diffdask.io.results_store import (
     open_screen,
     open_unfinished,
     remove_group,
+    reopen_group,
     replace_group,
     start_group,
     write_rows,
@@ -57,7 +58,7 @@ _FEATURE_HITS = 128
 def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
     """Write ``frame_is_hit`` for all frames, now that it is known what is usual; with that the screen is finished.
 
-    Features and scores of other hits than these are thrown away.
+    Features and scores of other hits than these are thrown away; haloes are to be gone on with.
     """
     screened = open_unfinished(results, "screen")
     seen = (screened.frame_peak_count.values, screened.frame_diffuse_excess.values, columns.run.values)
@@ -68,6 +69,7 @@ def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None
     if features is not None and not np.array_equal(features.hit_frame.values, np.flatnonzero(is_hit)):
         remove_group(results, "scores")
         remove_group(results, "features")
+        reopen_group(results, "haloes")
     finish_group(results, "screen")
 
 

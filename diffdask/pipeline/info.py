@@ -11,6 +11,10 @@ import zarr
 from diffdask.errors import BadStore
 from diffdask.io import frames_store, ranker_store, results_store, volume_store
 
+#: Groups that every analysis makes, and those that some do.
+_GROUPS = ("layout", "screen", "hits", "features", "scores")
+_OTHER_GROUPS = ("common-arc", "correlation", "euclidean", "consistency", "orientations", "haloes", "images", "vgg16")
+
 
 def info(store: str | Path) -> dict[str, Any]:
     """Describe a frames store, a results store, a ranker or a map.
@@ -88,15 +92,20 @@ def _describe_frames(store: str | Path, attributes: dict[str, Any]) -> dict[str,
 
 def _describe_results(store: str | Path, attributes: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"frames store": str(results_store.frames_path(store))}
-    for group in ("layout", "screen", "hits", "features", "scores"):
+    for group in (*_GROUPS, *_OTHER_GROUPS):
         made = results_store.open_group(store, group)
         if made is None:
-            described[group] = "not made yet, or not finished"
+            if group in _GROUPS:
+                described[group] = "not made yet, or not finished"
             continue
         described[group] = {"sizes": {str(k): v for k, v in made.sizes.items()}, "parameters": made.attrs["parameters"]}
         if group == "screen":
             described[group]["hits"] = int(made.frame_is_hit.values.sum())
             described[group]["status"] = _counts(made.frame_status.values)
+        if group == "orientations":
+            described[group]["source"] = _counts(made.frame_orientation_source.values)
+            for name in ("judged_count", "right_share", "right_angle"):
+                described[group][name] = made.attrs[name]
     return described
 
 

@@ -24,7 +24,7 @@ from diffdask.io.volume_store import (
 )
 from diffdask.pipeline.blocks import absolute, run_marked
 from diffdask.pipeline.features import open_compared
-from diffdask.pipeline.oriented import find_rotations, find_symmetry, load_oriented_hits
+from diffdask.pipeline.oriented_hits import find_rotations, find_symmetry, load_oriented_hits
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.merge import MapGrid, embed_hits, merge_halves, plan_grid, plan_shells
 from diffdask.variables import wrap
@@ -190,7 +190,7 @@ def choose_hits(results: str | Path, *, top: int, scale: str, orientations: str 
         rows = np.flatnonzero(score >= scores.attrs["threshold"])
     if rows.size < 2:
         raise BadStore(
-            f"{rows.size} of {frames.size} hits of '{results}' are indexed, or oriented, and predicted diffuse (a score "
+            f"{rows.size} of {frames.size} hits of '{results}' are oriented and predicted diffuse (a score "
             f"of at least {scores.attrs['threshold']}); a map needs two: give --top N for the N best"
         )
     half = np.random.default_rng(seed).permutation(np.arange(rows.size) % 2)

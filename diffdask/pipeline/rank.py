@@ -12,6 +12,7 @@ from diffdask.errors import BadParameter, BadStore, nearest
 from diffdask.io.frames_store import open_frames
 from diffdask.io.results_store import frames_path, open_features, replace_group
 from diffdask.pipeline.compare import ensure_compared
+from diffdask.pipeline.halo_scores import score_by_haloes
 from diffdask.pipeline.orient import open_oriented, orient
 from diffdask.pipeline.scores import (
     HitScores,
@@ -26,7 +27,7 @@ from diffdask.variables import wrap
 
 _log = logging.getLogger(__name__)
 
-METHODS = ("label-free", "pairs", "map-consistency", "structure", "ranker")
+METHODS = ("label-free", "pairs", "map-consistency", "structure", "haloes", "ranker")
 
 
 def rank(
@@ -91,6 +92,7 @@ def rank(
         "pairs": lambda: score_by_pairs(results, seed=seed),
         "map-consistency": lambda: score_by_consistency(results, seed=seed),
         "structure": lambda: score_by_structure(results),
+        "haloes": lambda: score_by_haloes(results),
     }[method]()
     _write_scores(results, method, scored)
     return results

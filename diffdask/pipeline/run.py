@@ -147,6 +147,7 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
         "screen": {"frames": str(folder / "frames.zarr"), "results": results},
         "train": {"results": results, "to": str(folder / "ranker.zarr"), **labels},
         "compare": {"results": results},
+        "orient": {"results": results},
         "haloes": {"results": results},
         "rank": {"results": results, **({"ranker": str(folder / "ranker.zarr")} if "train" in sections else {})},
         "merge": {"results": results, "to": volume},

@@ -31,7 +31,7 @@ from diffdask.variables import SIMILARITIES
 GROUPS = ("layout", "screen", "hits", "features")
 
 #: Groups made from those.
-_LATER = ("nuisance", *SIMILARITIES, "scores")
+_LATER = ("nuisance", *SIMILARITIES, "consistency", "search", "orientations", "haloes", "scores")
 
 Parameters = dict[str, dict[str, Any]]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from diffdask import pictures
 from diffdask.geometry import Geometry
 from diffdask.io.frames_store import open_frames
-from diffdask.report import residual_panels
+from diffdask.residual_pictures import residual_panels
 
 TITLES = {
     "diffuse": "diffuse hit",

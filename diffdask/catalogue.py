@@ -110,8 +110,8 @@ def table_of_frames(frames: xr.Dataset, *results: xr.Dataset | None) -> pd.DataF
     pandas.DataFrame
         The index ``frame`` counts from 0. ``frame_is_indexed`` is true where
         the frame has an orientation; ``a_star_x`` to ``c_star_z`` are its reciprocal axes in the laboratory,
-        1/angstrom, and ``found_a_star_x`` to ``found_c_star_z`` those that ``orient`` found. A reason for failure from ingest stands;
-        later groups only add to it.
+        1/angstrom, and ``found_a_star_x`` to ``found_c_star_z`` those that ``orient`` found. A reason for failure
+        from ingest stands; later groups only add to it.
     """
     import pandas as pd
 

@@ -34,6 +34,10 @@ class BadStore(DiffdaskError):
     """A Zarr store is not what it should be: unfinished, of another kind, of other parameters."""
 
 
+class BadWeights(DiffdaskError):
+    """Weights of a network cannot be used: absent, truncated, of another network, or not safe to read."""
+
+
 class BadJob(DiffdaskError):
     """A job or place file has a key or a value that diffdask does not know."""
 

@@ -88,8 +88,6 @@ class MapConsistency(BaseEstimator):
         Fold of every frame; -1 where it can be in no map.
     fold_weight_ : ndarray (fold_count, n)
         Weights of all frames in the map that was grown without those of a fold.
-    fold_maps_ : ndarray (fold_count, 2, size**3)
-        Sums and weights of these maps.
 
     Notes
     -----
@@ -242,13 +240,12 @@ class MapConsistency(BaseEstimator):
         """Set each frame's score against the map that other folds grew against scores at borrowed orientations."""
         own, strange = np.full(len(fold), np.nan), np.full((len(lenders), len(fold)), np.nan)
         self.fold_, self.fold_weight_ = fold, np.zeros((self.fold_count, len(fold)))
-        self.fold_maps_ = np.zeros((self.fold_count, 2, self.size_**3))
         for k in range(self.fold_count):
             held_out, allowed = np.flatnonzero(fold == k), np.flatnonzero((fold >= 0) & (fold != k))
             if not held_out.size or not allowed.size:
                 continue
             grown, _ = self._grow(frames, start, allowed, lenders[0])
-            self.fold_maps_[k], self.fold_weight_[k] = (grown.sums, grown.weights), grown.weight
+            self.fold_weight_[k] = grown.weight
             own[held_out] = self._score(frames, grown, held_out)
             for number, lender in enumerate(lenders):
                 strange[number, held_out] = self._score(frames, grown, held_out, lender)

@@ -36,7 +36,7 @@ from diffdask.models.chance import borrow_frames
 from diffdask.models.pairs import PairStructure
 from diffdask.pipeline.blocks import absolute, run_marked
 from diffdask.pipeline.features import open_compared
-from diffdask.pipeline.oriented import Symmetry, find_symmetry, load_prepared_hits
+from diffdask.pipeline.oriented_hits import Symmetry, find_symmetry, load_prepared_hits
 from diffdask.planning import Block, tiles_of
 from diffdask.steps.similarity import (
     find_ambiguity_agreement,

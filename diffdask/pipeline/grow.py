@@ -14,7 +14,7 @@ from diffdask.models.chance import standardise_scores
 from diffdask.models.consistency import MapConsistency
 from diffdask.models.pairs import PairStructure
 from diffdask.pipeline.features import open_compared
-from diffdask.pipeline.oriented import find_symmetry, load_oriented_hits
+from diffdask.pipeline.oriented_hits import find_symmetry, load_oriented_hits
 from diffdask.steps.similarity import prepare_hits
 from diffdask.variables import wrap
 from diffdask.version import __version__

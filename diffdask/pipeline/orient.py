@@ -37,7 +37,7 @@ from diffdask.pipeline.blocks import absolute, run_marked
 from diffdask.pipeline.compare import ensure_compared
 from diffdask.pipeline.features import open_compared
 from diffdask.pipeline.grow import grow_map
-from diffdask.pipeline.oriented import find_symmetry, load_oriented_hits
+from diffdask.pipeline.oriented_hits import find_symmetry, load_oriented_hits
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.similarity import prepare_hits
 from diffdask.variables import wrap

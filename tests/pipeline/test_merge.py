@@ -16,7 +16,7 @@ from diffdask.pipeline.compare import compare
 from diffdask.pipeline.features import open_compared
 from diffdask.pipeline.info import info
 from diffdask.pipeline.merge import choose_hits, merge
-from diffdask.pipeline.oriented import find_symmetry, load_oriented_hits
+from diffdask.pipeline.oriented_hits import find_symmetry, load_oriented_hits
 from diffdask.pipeline.rank import rank
 
 

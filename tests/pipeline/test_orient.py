@@ -16,7 +16,7 @@ from diffdask.pipeline.compare import compare
 from diffdask.pipeline.grow import grow_map
 from diffdask.pipeline.merge import choose_hits
 from diffdask.pipeline.orient import open_oriented, orient, plan_search
-from diffdask.pipeline.oriented import find_rotations
+from diffdask.pipeline.oriented_hits import find_rotations
 from diffdask.pipeline.rank import rank
 
 QUICK = {"orientation_count": 2000, "progress": False}

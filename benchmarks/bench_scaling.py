@@ -1,9 +1,10 @@
-"""How the screen kernel scales with panels, rings and frames: a table, nothing is asked."""
+"""How the screen scales with panels, rings, frames and workers: a table, nothing is asked."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import bench_stores
 import numpy as np
 import pytest
 import xarray as xr
@@ -36,6 +37,14 @@ def bench_rings(beside: Any, hit: Frame, detector: xr.Dataset, rings: int) -> No
 def bench_frames(beside: Any, hit: Frame, frames: int) -> None:
     options = {"group": "Scaling with frames in a block", "name": f"{frames} frames", "rounds": 7}
     beside(screen_call(hit, frames=frames), screen_call(hit), frames_per_call=frames, **options)
+
+
+@pytest.mark.parametrize("what", ["decode", "screen"])
+def bench_workers(beside: Any, campaign: Campaign, clients: dict[int, Any], what: str) -> None:
+    """Two workers beside one: what decoding, which shares nothing, gains by the second is what the machine has."""
+    call, reference = (getattr(bench_stores, what)(campaign, clients[workers]) for workers in (2, 1))
+    options = {**bench_stores.described(f"{what}, two workers (ratio to one)"), "group": "Scaling with workers"}
+    beside(call, reference, **options)
 
 
 def laid_out(hit: Frame, detector: xr.Dataset, **parameters: int) -> Frame:

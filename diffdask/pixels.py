@@ -9,6 +9,7 @@ import xarray as xr
 
 from diffdask.errors import BadGeometry
 from diffdask.geometry import Geometry
+from diffdask.kernels.background import RUN_COLUMNS, count_runs
 from diffdask.kernels.residual import Scratch
 from diffdask.variables import require
 
@@ -28,6 +29,7 @@ class PixelList(NamedTuple):
     start: np.ndarray  #: (r * a + 1,) int32, where in the list each cell begins
     cell: np.ndarray  #: (p,) int32, cell of every pixel of the frame: ring * a + azimuth; -1 where not usable
     factor: np.ndarray  #: (p,) float32, correction of every pixel of the frame
+    place_in_panel: np.ndarray  #: (n,) uint16, or int32 for large panels: what is walked is best short
 
 
 def list_pixels(ds: xr.Dataset) -> tuple[PixelList, ...]:
@@ -65,6 +67,7 @@ def list_pixels(ds: xr.Dataset) -> tuple[PixelList, ...]:
                 start=np.searchsorted(cell[place], np.arange(cell_count + 1)).astype(np.int32),
                 cell=cell,
                 factor=flat,
+                place_in_panel=(place % panel_size).astype(np.uint16 if panel_size <= 1 << 16 else np.int32),
             )
         )
     return tuple(lists)
@@ -114,6 +117,7 @@ def make_scratch(pixels: tuple[PixelList, ...], shape: tuple[int, ...], ring_cou
     longest = max(int(np.diff(setting.start[::azimuths]).max()) for setting in pixels)
     return Scratch(
         photons=np.empty(longest, dtype=np.float32),
+        runs=np.empty((count_runs(longest), RUN_COLUMNS)),
         offset=np.zeros(shape[0], dtype=np.float32),
         deviation=np.empty(ring_count),
         state=np.zeros(size, dtype=np.uint8),

@@ -26,6 +26,7 @@ def test_a_list_holds_the_usable_pixels_of_its_setting_cell_by_cell(maps):
         panel, ss, fs = np.unravel_index(pixels.place, ring.shape)
         np.testing.assert_array_equal(np.sort(pixels.place), np.flatnonzero(ring >= 0))
         np.testing.assert_array_equal(np.repeat(pixels.run_panel, np.diff(pixels.run_start)), panel)
+        np.testing.assert_array_equal(pixels.place_in_panel, pixels.place - panel * 35)
         assert set(pixels.start[::24]) <= set(pixels.run_start), "a run does not go on in the next ring"
         assert (np.diff(pixels.run_start) > 0).all()
         np.testing.assert_array_equal(pixels.correction, maps.pixel_correction.values[setting][panel, ss, fs])
@@ -36,6 +37,18 @@ def test_a_list_holds_the_usable_pixels_of_its_setting_cell_by_cell(maps):
             np.testing.assert_array_equal(pixels.place[start:end], np.flatnonzero(inside), "in the order of memory")
             assert (pixels.cell[inside.ravel()] == cell).all()
         assert (pixels.cell[ring.ravel() < 0] == -1).all()
+
+
+@pytest.mark.parametrize(("side", "dtype"), [(256, np.uint16), (257, np.int32)])
+def test_places_in_a_panel_are_as_short_as_the_panel_allows(side, dtype):
+    shape = (1, 2, side, side)
+    maps = wrap(
+        pixel_ring=np.zeros(shape, np.int32), pixel_azimuth=np.zeros(shape, np.int32),
+        pixel_correction=np.ones(shape, np.float32), ring_q=np.ones(1), azimuth=np.zeros(1),
+    )  # fmt: skip
+    (pixels,) = list_pixels(maps)
+    assert pixels.place_in_panel.dtype == dtype
+    np.testing.assert_array_equal(pixels.place_in_panel, np.tile(np.arange(side * side), 2))
 
 
 def test_scratch_memory_holds_the_longest_ring_of_all_settings(maps):

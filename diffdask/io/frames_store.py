@@ -10,8 +10,9 @@ last block. Written by :mod:`diffdask.io.frames_writer`, read-only from then on.
 from __future__ import annotations
 
 import functools
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,9 @@ KIND = "diffdask frames"
 
 #: Group of the marks in :mod:`diffdask.io.marks`.
 MARKS = "frames"
+
+#: Bytes of frames that are read at a time where they are wanted one by one.
+_CACHED_BYTES = 10_000_000
 
 #: A row per frame, beside ``adu``.
 FRAME_COLUMNS = tuple(
@@ -91,11 +95,31 @@ def read_frame_block(path: str | Path, start: int, stop: int, *, columns: Sequen
     BadParameter
         If the store has no such frames.
     """
-    store = _opened(path)
-    count = store.arrays["adu"].shape[0]
-    if not 0 <= start <= stop <= count:
-        raise BadParameter(f"frames {start} to {stop} were asked of '{path}', which has {count}")
-    return store.read(slice(start, stop), columns)
+    return _opened_with(path, start, stop).read(slice(start, stop), ("adu", *columns))
+
+
+def read_frame_columns(
+    path: str | Path, start: int, stop: int, *, columns: Sequence[str] = FRAME_COLUMNS
+) -> xr.Dataset:
+    """Read all but ``adu`` of frames ``start`` to ``stop`` (exclusive); as :func:`read_frame_block`."""
+    return _opened_with(path, start, stop).read(slice(start, stop), columns)
+
+
+def each_frame(path: str | Path, start: int, stop: int) -> Iterator[np.ndarray]:
+    """Read frames ``start`` to ``stop`` (exclusive) one after the other, (panel, ss, fs) each.
+
+    A few are read at a time, as many as a processor keeps in its cache: a whole
+    block costs half as much again, for it comes in memory that is new each time.
+
+    Raises
+    ------
+    BadStore, BadParameter
+        As :func:`read_frame_block`, when the first frame is asked for.
+    """
+    adu = _opened_with(path, start, stop).arrays["adu"]
+    few = max(1, _CACHED_BYTES // max(1, adu.dtype.itemsize * math.prod(adu.shape[1:])))
+    for first in range(start, stop, few):
+        yield from np.asarray(adu[first : min(first + few, stop)])
 
 
 def take_frames(path: str | Path, frames: Sequence[int]) -> xr.Dataset:
@@ -105,7 +129,7 @@ def take_frames(path: str | Path, frames: Sequence[int]) -> xr.Dataset:
     numbers = np.asarray(frames, dtype=np.int64)
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < count):
         raise BadParameter(f"frames {numbers.min()} to {numbers.max()} were asked of '{path}', which has {count}")
-    return store.read(numbers, FRAME_COLUMNS)
+    return store.read(numbers, ("adu", *FRAME_COLUMNS))
 
 
 def read_layout(path: str | Path) -> GeometryFile:
@@ -156,9 +180,18 @@ class _Opened:
     def detector(self) -> dict[str, np.ndarray]:
         return {name: _loaded(self.arrays[name], slice(None)) for name in DETECTOR_VARIABLES}
 
-    def read(self, rows: slice | np.ndarray, columns: Sequence[str]) -> xr.Dataset:
-        read = {name: _loaded(self.arrays[name], rows) for name in ("adu", *columns)}
+    def read(self, rows: slice | np.ndarray, names: Sequence[str]) -> xr.Dataset:
+        read = {name: _loaded(self.arrays[name], rows) for name in names}
         return wrap(**read, **self.detector)
+
+
+def _opened_with(path: str | Path, start: int, stop: int) -> _Opened:
+    """Open a finished store that has these frames."""
+    store = _opened(path)
+    count = store.arrays["adu"].shape[0]
+    if not 0 <= start <= stop <= count:
+        raise BadParameter(f"frames {start} to {stop} were asked of '{path}', which has {count}")
+    return store
 
 
 def _opened(path: str | Path) -> _Opened:

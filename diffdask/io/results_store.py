@@ -9,9 +9,11 @@ only once it is marked.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +34,9 @@ _CHUNKED = ("frame", "hit", "other_hit")
 
 #: Variables of several dims that are kept in double precision.
 _EXACT = ("crystal_rotation", "crystal_cell", "found_rotation", "found_orientation", "fold_weight")
+
+#: Variables of whole numbers from 0 to 255.
+_BYTES = ("hit_image",)
 
 _FILL = {"float": np.nan, "integer": 0, "boolean": False, "text": ""}
 
@@ -151,9 +156,10 @@ def stamp_of(path: str | Path, group: str, parameters: dict[str, Any]) -> dict[s
 
 def write_rows(path: str | Path, group: str, start: int, dataset: xr.Dataset) -> None:
     """Write a Dataset's variables into rows ``start`` onwards of a group."""
-    target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
+    stat = (Path(path) / group / "zarr.json").stat()
+    target = _open_target(os.path.abspath(path), group, (stat.st_mtime_ns, stat.st_ino))
     for name, variable in dataset.data_vars.items():
-        target[str(name)][start : start + variable.shape[0]] = _as_stored(variable.values)  # type: ignore[index]
+        target(str(name))[start : start + variable.shape[0]] = _as_stored(variable.values)
 
 
 def write_tile(path: str | Path, group: str, rows: tuple[int, int], columns: tuple[int, int], tile: xr.Dataset) -> None:
@@ -243,6 +249,16 @@ def open_group(path: str | Path, group: str) -> xr.Dataset | None:
     return _opened(path, group)
 
 
+@functools.lru_cache(maxsize=8)
+def _open_target(path: str, group: str, stamp: tuple[int, int]) -> Callable[[str], zarr.Array]:
+    """Open each array of a group once a process.
+
+    Until the group's own file changes: what makes, grows or ends its arrays writes that last.
+    """
+    opened = zarr.open_group(path, path=group, mode="r+", use_consolidated=False)
+    return functools.cache(lambda name: cast(zarr.Array, opened[name]))
+
+
 def _open_root(path: str | Path, mode: str = "r") -> zarr.Group:
     if not (Path(path) / "zarr.json").is_file():
         raise BadStore(f"no results at '{path}'; make them with: diffdask screen FRAMES --results {path}")
@@ -312,6 +328,8 @@ def _stored_dtype(name: str) -> Any:
     kind = VARIABLES[name].kind
     if kind == "float":
         return np.float64 if len(VARIABLES[name].dims) < 2 or name in _EXACT else np.float32
+    if name in _BYTES:
+        return np.uint8
     if kind == "integer":
         return np.int32 if {"setting", "other_hit"} & set(VARIABLES[name].dims) else np.int64
     return {"boolean": np.bool_, "text": str}[kind]

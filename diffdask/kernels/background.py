@@ -3,8 +3,14 @@
 import numpy as np
 
 from diffdask.kernels.compilation import compiled
-from diffdask.kernels.lanes import sum_between
+from diffdask.kernels.lanes import FIRST, GREATEST, LEAST, NUMBER, RUN, SECOND, sum_run
 from diffdask.kernels.photons import NO_READING
+
+#: Column of a table of runs: the greatest reading before anything was clipped.
+BRIGHTEST = 5
+
+#: Columns of a table of runs.
+RUN_COLUMNS = 6
 
 
 @compiled
@@ -37,29 +43,102 @@ def clip_ring(photons, low, high, floor, passes, min_pixels):
     pixels : int
         How many were left.
     """
+    runs = np.empty((count_runs(photons.size), RUN_COLUMNS))
+    return clip_runs(photons, low, high, floor, passes, min_pixels, runs)
+
+
+@compiled
+def count_runs(pixels):
+    """Runs into which a ring of so many pixels falls; the last may be short."""
+    return (pixels + RUN - 1) // RUN
+
+
+@compiled
+def clip_runs(photons, low, high, floor, passes, min_pixels, runs):
+    """As :func:`clip_ring`; what was found on every run of ``RUN`` pixels is kept.
+
+    Parameters
+    ----------
+    photons, low, high, floor, passes, min_pixels
+        As in :func:`clip_ring`.
+    runs : (m, 6) float64
+        Filled: what :func:`sum_run` gives within the last limits, and the greatest reading of all in the column
+        ``BRIGHTEST``; not where the ring has fewer than ``min_pixels``.
+    """
     if photons.size < min_pixels or photons.size == 0:
         return np.nan, np.nan, 0
     shift = _typical(photons)
     lowest, highest = -NO_READING, NO_READING
-    mean, deviation, pixels = np.nan, np.nan, 0
-    before = (np.nan, np.nan, 0)
-    for turn in range(passes + 1):
-        sums = sum_between(photons, lowest, highest, shift)
+    before = _sum_all_runs(photons, lowest, highest, shift, runs)
+    runs[:, BRIGHTEST] = runs[:, GREATEST]
+    least, greatest = runs[:, LEAST].min(), runs[:, GREATEST].max()
+    mean, deviation = _find_moments(before, shift)
+    for _ in range(passes):
+        if before[2] < min_pixels:
+            break
+        # float32 limits: pixels that all read the same must not clip each other by rounding
+        rounding = 1e-6 * abs(mean)
+        low_limit = np.float32(mean - low * deviation - rounding)
+        high_limit = np.float32(mean + max(high * deviation, floor) + rounding)
+        if max(low_limit, least) < lowest or min(high_limit, greatest) > highest:  # something may come back in
+            sums = _sum_all_runs(photons, low_limit, high_limit, shift, runs)
+        else:
+            sums = _sum_changed_runs(photons, low_limit, high_limit, shift, runs)
+        lowest, highest = low_limit, high_limit
         if sums == before:  # the limits have come to rest, and further passes would count the same pixels
             break
         before = sums
-        first, second, pixels = sums
-        if pixels < min_pixels:
-            return np.nan, np.nan, 0
-        off = first / pixels
-        mean = shift + off
-        deviation = np.sqrt(max(second / pixels - off * off, 0.0))
-        if turn < passes:
-            # float32 limits: pixels that all read the same must not clip each other by rounding
-            rounding = 1e-6 * abs(mean)
-            lowest = np.float32(mean - low * deviation - rounding)
-            highest = np.float32(mean + max(high * deviation, floor) + rounding)
-    return mean, deviation, pixels
+        mean, deviation = _find_moments(sums, shift)
+    return (mean, deviation, before[2]) if before[2] >= min_pixels else (np.nan, np.nan, 0)
+
+
+@compiled
+def _sum_all_runs(photons, lowest, highest, shift, runs):
+    """Sum every run between limits, and all of them."""
+    for run in range(runs.shape[0]):
+        _sum_run_anew(photons, lowest, highest, shift, runs, run)
+    return _add_runs(runs)
+
+
+@compiled
+def _sum_changed_runs(photons, lowest, highest, shift, runs):
+    """The same where limits are narrower than before: most runs have no pixel between the old limits and the new."""
+    for run in range(runs.shape[0]):
+        if runs[run, LEAST] < lowest or runs[run, GREATEST] > highest:
+            _sum_run_anew(photons, lowest, highest, shift, runs, run)
+    return _add_runs(runs)
+
+
+@compiled
+def _sum_run_anew(photons, lowest, highest, shift, runs, run):
+    values = photons[run * RUN : (run + 1) * RUN]
+    (
+        runs[run, FIRST],
+        runs[run, SECOND],
+        runs[run, NUMBER],
+        runs[run, LEAST],
+        runs[run, GREATEST],
+    ) = sum_run(values, lowest, highest, shift)
+
+
+@compiled
+def _add_runs(runs):
+    first, second, pixels = 0.0, 0.0, 0
+    for run in range(runs.shape[0]):
+        first += runs[run, FIRST]
+        second += runs[run, SECOND]
+        pixels += int(runs[run, NUMBER])
+    return first, second, pixels
+
+
+@compiled
+def _find_moments(sums, shift):
+    """Mean and standard deviation from sums about ``shift``."""
+    first, second, pixels = sums
+    if pixels == 0:
+        return np.nan, np.nan
+    off = first / pixels
+    return shift + off, np.sqrt(max(second / pixels - off * off, 0.0))
 
 
 @compiled
@@ -80,13 +159,23 @@ def _typical(photons):
     some = np.empty(9, dtype=np.float32)
     count = 0
     for i in range(9):
-        value = photons[photons.size * i // 9]
-        if abs(value) < NO_READING:
-            some[count] = value
-            count += 1
-    for i in range(photons.size if count < 5 else 0):
-        if count < 9 and abs(photons[i]) < NO_READING:
-            some[count] = photons[i]
-            count += 1
-    some[:count].sort()
+        count = _insert(photons[photons.size * i // 9], some, count)
+    if count < 5:
+        for i in range(photons.size):
+            if count == 9:
+                break
+            count = _insert(photons[i], some, count)
     return some[count // 2] if count else np.float32(0.0)
+
+
+@compiled
+def _insert(value, some, count):
+    """Put a reading among the first ``count`` of ``some``, which are in order; gives how many there are then."""
+    if not abs(value) < NO_READING:
+        return count
+    place = count
+    while place > 0 and some[place - 1] > value:
+        some[place] = some[place - 1]
+        place -= 1
+    some[place] = value
+    return count + 1

@@ -52,39 +52,44 @@ def join_candidates(adu, shape, pixels, offset, gain, mean, deviation, candidate
     int
         Peaks found; those past ``m`` are counted but not filled in.
     """
-    queue = np.empty(how.max_pixels + 1, dtype=np.int32)
+    queue, values = np.empty(how.max_pixels + 1, dtype=np.int32), np.empty(how.max_pixels + 1)
+    panel_size = shape[1] * shape[2]
     found = 0
     for start in candidates:
         if state[start] != CANDIDATE:
             continue
-        size = _flood(start, adu, shape, pixels, offset, gain, mean, deviation, state, how.snr, queue)
+        panel = start // panel_size  # found once: dividing is slower than all else that is done to a pixel
+        zero, slope = offset[panel], gain[panel]
+        size = _flood(start, adu, shape, pixels, zero, slope, mean, deviation, state, how.snr, queue, values)
         if size < how.min_pixels or size > how.max_pixels:
             continue
-        brightest = queue[0]
-        for place in queue[:size]:
-            if _residual_at(place, adu, shape, pixels, offset, gain, mean) > _residual_at(
-                brightest, adu, shape, pixels, offset, gain, mean
-            ):
-                brightest = place
-        level, spread, around = _neighbourhood(brightest, adu, shape, pixels, offset, gain, mean, state, how.radius)
-        height_of_peak = _residual_at(brightest, adu, shape, pixels, offset, gain, mean) - level
+        brightest = np.argmax(values[:size])
+        level, spread, around = _neighbourhood(
+            queue[brightest], adu, shape, pixels, zero, slope, mean, state, how.radius
+        )
+        height_of_peak = values[brightest] - level
         if around < 2 * how.radius or height_of_peak <= how.snr * spread:
             continue
         if found < peaks.shape[0]:
-            _describe(queue[:size], adu, shape, pixels, offset, gain, mean, level, spread, peaks[found])
+            peaks[found, 0] = panel
+            _describe(queue[:size], values[:size], shape, level, spread, peaks[found])
         found += 1
     return found
 
 
 @compiled
-def _flood(start, adu, shape, pixels, offset, gain, mean, deviation, state, snr, queue):
-    """Take the pixels of the peak at ``start``, its panel's only; gives their number, counted on past the queue."""
+def _flood(start, adu, shape, pixels, offset, gain, mean, deviation, state, snr, queue, values):
+    """Take the pixels of the peak at ``start``, its panel's only; gives their number, counted on past the queue.
+
+    ``values`` become their photons above the ring mean.
+    """
     _, height, width = shape
     azimuths = (pixels.start.size - 1) // mean.size
     pending = np.empty(64, dtype=np.int32)
     pending[0] = start
     waiting, size = 1, 1
     queue[0] = start
+    values[0] = _residual_at(start, adu, pixels, azimuths, offset, gain, mean)
     state[start] = TAKEN
     while waiting:
         waiting -= 1
@@ -96,6 +101,7 @@ def _flood(start, adu, shape, pixels, offset, gain, mean, deviation, state, snr,
                 other = place + ds * width + df
                 if state[other] == TAKEN or pixels.cell[other] < 0:
                     continue
+                off = _residual_at(other, adu, pixels, azimuths, offset, gain, mean)
                 if state[other] == CANDIDATE:
                     if waiting == pending.size:
                         longer = np.empty(2 * pending.size, dtype=np.int32)
@@ -103,30 +109,28 @@ def _flood(start, adu, shape, pixels, offset, gain, mean, deviation, state, snr,
                         pending = longer
                     pending[waiting] = other
                     waiting += 1
-                else:
-                    off = _residual_at(other, adu, shape, pixels, offset, gain, mean)
-                    if not off > GROWTH * snr * deviation[pixels.cell[other] // azimuths]:
-                        continue
+                elif not off > GROWTH * snr * deviation[pixels.cell[other] // azimuths]:
+                    continue
                 state[other] = TAKEN
                 if size < queue.size:
                     queue[size] = other
+                    values[size] = off
                 size += 1
     return size
 
 
 @compiled
-def _describe(members, adu, shape, pixels, offset, gain, mean, level, spread, peak):
-    """Fill a row of ``peaks`` from the pixels of a peak."""
+def _describe(members, values, shape, level, spread, peak):
+    """Fill a row of ``peaks``, all but the panel, from the pixels of a peak and their photons."""
     _, height, width = shape
     total, weight, ss_sum, fs_sum = 0.0, 0.0, 0.0, 0.0
-    for place in members:
-        value = _residual_at(place, adu, shape, pixels, offset, gain, mean) - level
+    for i in range(members.size):
+        value = values[i] - level
         total += value
         value = max(value, 1e-6)  # what lies below the local level must not push the centre out of the peak
         weight += value
-        ss_sum += value * ((place // width) % height)
-        fs_sum += value * (place % width)
-    peak[0] = members[0] // (height * width)
+        ss_sum += value * ((members[i] // width) % height)
+        fs_sum += value * (members[i] % width)
     peak[1] = ss_sum / weight
     peak[2] = fs_sum / weight
     peak[3] = total
@@ -135,12 +139,9 @@ def _describe(members, adu, shape, pixels, offset, gain, mean, level, spread, pe
 
 
 @inlined
-def _residual_at(place, adu, shape, pixels, offset, gain, mean):
+def _residual_at(place, adu, pixels, azimuths, offset, gain, mean):
     """Photons above the ring mean at a usable place; NaN where the reading or the mean is missing."""
-    _, height, width = shape
-    panel = place // (height * width)
-    azimuths = (pixels.start.size - 1) // mean.size
-    value = (np.float32(adu[place]) - offset[panel]) * gain[panel] * pixels.factor[place]
+    value = (np.float32(adu[place]) - offset) * gain * pixels.factor[place]
     return value - mean[pixels.cell[place] // azimuths] if abs(value) < NO_READING else np.nan
 
 
@@ -148,6 +149,7 @@ def _residual_at(place, adu, shape, pixels, offset, gain, mean):
 def _neighbourhood(place, adu, shape, pixels, offset, gain, mean, state, radius):
     """Mean and deviation of the usable pixels around a place that are no candidates, and their number."""
     _, height, width = shape
+    azimuths = (pixels.start.size - 1) // mean.size
     fs = place % width
     ss = (place // width) % height
     first, second, around = 0.0, 0.0, 0
@@ -155,7 +157,7 @@ def _neighbourhood(place, adu, shape, pixels, offset, gain, mean, state, radius)
         for df in range(max(-radius, -fs), min(radius, width - 1 - fs) + 1):
             other = place + ds * width + df
             if state[other] == UNSEEN and pixels.cell[other] >= 0:
-                value = _residual_at(other, adu, shape, pixels, offset, gain, mean)
+                value = _residual_at(other, adu, pixels, azimuths, offset, gain, mean)
                 if not np.isnan(value):
                     first += value
                     second += value * value

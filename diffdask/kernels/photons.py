@@ -3,6 +3,7 @@
 import numpy as np
 
 from diffdask.kernels.compilation import compiled
+from diffdask.kernels.gathering import convert_readings
 from diffdask.kernels.lanes import sum_between
 
 #: Photons that no pixel ever caught, either way: what lies beyond, or is not a number, is no reading.
@@ -39,11 +40,12 @@ def count_photons(adu, pixels, run, begin, end, offset, gain, photons):
     int
         The run that begins at ``end``.
     """
+    panel_size = adu.size // gain.size
     while run < pixels.run_panel.size and pixels.run_start[run] < end:
         first, last, panel = pixels.run_start[run], pixels.run_start[run + 1], pixels.run_panel[run]
-        _convert(
-            adu,
-            pixels.place[first:last],
+        convert_readings(
+            adu[panel * panel_size : (panel + 1) * panel_size],
+            pixels.place_in_panel[first:last],
             pixels.correction[first:last],
             offset[panel],
             gain[panel],
@@ -51,12 +53,6 @@ def count_photons(adu, pixels, run, begin, end, offset, gain, photons):
         )
         run += 1
     return run
-
-
-@compiled
-def _convert(adu, place, correction, offset, gain, photons):
-    for i in range(place.size):
-        photons[i] = (np.float32(adu[place[i]]) - offset) * gain * correction[i]
 
 
 @compiled

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffdask.kernels.background import clip_ring, count_above
+from diffdask.kernels.background import BRIGHTEST, clip_ring, clip_runs, count_above, count_runs
 from diffdask.kernels.compilation import compiled, kernel
-from diffdask.kernels.lanes import sum_between
+from diffdask.kernels.lanes import RUN, sum_between
 from diffdask.kernels.peaks import CANDIDATE, EXCLUDED, join_candidates
 from diffdask.kernels.photons import NO_READING, count_photons, find_zero_peak
 
@@ -44,6 +44,7 @@ class Scratch(NamedTuple):
     """Memory that a thread uses again for every frame."""
 
     photons: np.ndarray  #: (n,) float32, n the pixels of the longest ring
+    runs: np.ndarray  #: (m, 6) float64, m the runs of the longest ring, see :func:`clip_runs`
     offset: np.ndarray  #: (panels,) float32, common mode
     deviation: np.ndarray  #: (r,) float64
     state: np.ndarray  #: (p,) uint8, all UNSEEN between frames
@@ -117,28 +118,39 @@ def _sum_rings(adu, pixels, gain, how, scratch, mean, first, second, count):
         photons = scratch.photons[: end - begin]
         run = count_photons(adu, pixels, run, begin, end, scratch.offset, gain, photons)
         floor = 0.0  # so that faint peaks stand out of dark rings; their means are set right when recentred
-        mean[ring], scratch.deviation[ring], _ = clip_ring(
-            photons, how.clip_low, how.clip_high, floor, how.clip_passes, how.ring_pixels
+        runs = scratch.runs[: count_runs(photons.size)]
+        mean[ring], scratch.deviation[ring], _ = clip_runs(
+            photons, how.clip_low, how.clip_high, floor, how.clip_passes, how.ring_pixels, runs
         )
         if np.isnan(mean[ring]):
             first[ring] = 0.0
             second[ring] = 0.0
             count[ring] = 0
             continue
-        found = _list_bright(photons, place, correction, mean[ring], scratch.deviation[ring], how, scratch, found)
+        found = _list_bright(photons, runs, place, correction, mean[ring], scratch.deviation[ring], how, scratch, found)
         level = np.float32(mean[ring])
         mean[ring] = level  # the sums are about this very number
-        for azimuth in range(azimuths):
-            cell = ring * azimuths + azimuth
-            values = photons[pixels.start[cell] - begin : pixels.start[cell + 1] - begin]
-            first[ring, azimuth], second[ring, azimuth], count[ring, azimuth] = sum_between(
-                values, -NO_READING, NO_READING, level
-            )
+        _sum_cells(
+            photons,
+            pixels.start[ring * azimuths : (ring + 1) * azimuths + 1],
+            level,
+            first[ring],
+            second[ring],
+            count[ring],
+        )
     return found
 
 
 @compiled
-def _list_bright(photons, place, correction, mean, deviation, how, scratch, found):
+def _sum_cells(photons, start, level, first, second, count):
+    """Sum the cells of a ring; its pixels begin at ``start[0]`` in the list, its cells where ``start`` says."""
+    for azimuth in range(first.size):
+        values = photons[start[azimuth] - start[0] : start[azimuth + 1] - start[0]]
+        first[azimuth], second[azimuth], count[azimuth] = sum_between(values, -NO_READING, NO_READING, level)
+
+
+@compiled
+def _list_bright(photons, runs, place, correction, mean, deviation, how, scratch, found):
     """List the pixels of a ring that are too bright for chance, and put them at the mean.
 
     There they add nothing to the sums, whose precision they would take away.
@@ -151,11 +163,14 @@ def _list_bright(photons, place, correction, mean, deviation, how, scratch, foun
     """
     skew = max((how.snr * how.snr - 1.0) / 6.0, 0.0)
     quantum = deviation * deviation / mean if mean > 0.0 else np.inf
-    lowest = np.float32(mean + max(how.threshold, how.snr * deviation))
+    # one float below, so that rounding hides no pixel from the exact limit
+    lowest = np.nextafter(np.float32(mean + max(how.threshold, how.snr * deviation)), np.float32(-np.inf))
     for begin in range(0, photons.size, _STRETCH):
-        if count_above(photons[begin : begin + _STRETCH], lowest) == 0:
+        if runs[begin // RUN, BRIGHTEST] <= lowest or count_above(photons[begin : begin + _STRETCH], lowest) == 0:
             continue
         for i in range(begin, min(begin + _STRETCH, photons.size)):
+            if photons[i] <= lowest:
+                continue
             off = photons[i] - mean
             limit = max(how.threshold, how.snr * deviation + skew * min(quantum, correction[i]))
             if off > limit and photons[i] < NO_READING:

@@ -15,23 +15,22 @@ import numpy as np
 
 from diffdask.cluster import connect
 from diffdask.errors import BadStore
-from diffdask.io.frames_store import frames_attributes, open_frames, read_frame_block
+from diffdask.io.frames_store import each_frame, frames_attributes, open_frames, read_frame_columns
 from diffdask.io.marks import mark_block, marked_blocks
 from diffdask.io.results_store import create_results, remove_group, stamp_of, start_group, write_rows
 from diffdask.pipeline.blocks import absolute, run_marked
-from diffdask.pipeline.hits import average_hits, decide_hits, find_features
+from diffdask.pipeline.hits import GONE_ON_WITH, OUTDATED, average_hits, decide_hits, find_features
 from diffdask.pipeline.layout import load_layout, make_layout, with_layout
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.azimuthal import group_seen_rings
 from diffdask.steps.polar import describe_polar_rings, group_rings
 from diffdask.steps.screening import screen_frames, screening_parameters
-from diffdask.variables import SIMILARITIES
 
 #: Groups in the order in which they are made; undoing one undoes those after it.
 GROUPS = ("layout", "screen", "hits", "features")
 
 #: Groups made from those.
-_LATER = ("nuisance", *SIMILARITIES, "consistency", "search", "orientations", "haloes", "scores")
+_LATER = ("nuisance", *OUTDATED, *GONE_ON_WITH)
 
 Parameters = dict[str, dict[str, Any]]
 
@@ -252,6 +251,7 @@ def _screen_frames(client: Any, frames: Path, results: Path, how: dict[str, Any]
 def _screen_block(block: Block, *, frames: str, results: str, how: dict[str, Any]) -> None:
     """Read, screen, write and mark one block of frames: what a worker does."""
     layout, pixels = load_layout(results)
-    ds = with_layout(read_frame_block(frames, *block, columns=_COLUMNS), layout, np.arange(*block))
-    write_rows(results, "screen", block[0], screen_frames(ds, pixels=pixels, **how))
+    ds = with_layout(read_frame_columns(frames, *block, columns=_COLUMNS), layout, np.arange(*block))
+    screened = screen_frames(ds, pixels=pixels, one_by_one=each_frame(frames, *block), **how)
+    write_rows(results, "screen", block[0], screened)
     mark_block(results, "screen", block)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -37,6 +40,7 @@ def screen_frames(
     max_pixels: int = 30,
     radius: int = 4,
     pixels: tuple[PixelList, ...] | None = None,
+    one_by_one: Iterable[np.ndarray] | None = None,
 ) -> xr.Dataset:
     """Find peaks, background and anisotropy of every frame, lazily.
 
@@ -61,6 +65,9 @@ def screen_frames(
         Half side of a peak's neighbourhood, pixels.
     pixels
         What :func:`list_pixels` gives for ``ds``, if it is at hand.
+    one_by_one
+        The frames, (panel, ss, fs) each, in place of ``adu``: screened at once,
+        each while the processor still has it in its cache.
 
     Returns
     -------
@@ -75,14 +82,31 @@ def screen_frames(
     MissingVariable, BadParameter
         If something is missing or makes no sense.
     """
-    require(ds, "adu", "photon_energy", "frame_status", "frame_setting", "pixel_ring", "ring_q")
+    require(
+        ds,
+        *(["adu"] if one_by_one is None else []),
+        "photon_energy",
+        "frame_status",
+        "frame_setting",
+        "pixel_ring",
+        "ring_q",
+    )
     how = screening_parameters(
         common_mode=common_mode, clip_low=clip_low, clip_high=clip_high, clip_passes=clip_passes, snr=snr,
         threshold=threshold, min_pixels=min_pixels, max_pixels=max_pixels, radius=radius,
     )  # fmt: skip
     window = _rings_within(ds.ring_q.values, window_q_min, window_q_max)
     gain = photons_per_adu(Geometry.from_dataset(ds), ds.photon_energy.values)
-    summary, profile, anisotropy = xr.apply_ufunc(
+    options: dict[str, Any] = {
+        "pixels": pixels or list_pixels(ds),
+        "cells": (ds.sizes["ring"], ds.sizes["azimuth"]),
+        "how": how,
+        "window": window,
+    }
+    if one_by_one is not None:
+        summary, profile, anisotropy = _screen_block(one_by_one, ds.frame_setting.values, gain, **options)
+        return _name_columns(summary, profile, anisotropy, ds.frame_status.data)
+    lazy = xr.apply_ufunc(
         _screen_block,
         ds.adu,
         ds.frame_setting,
@@ -92,27 +116,9 @@ def screen_frames(
         output_dtypes=[float, float, float],
         dask="parallelized",
         dask_gufunc_kwargs={"output_sizes": {"column": len(COLUMNS), "ring": ds.sizes["ring"]}},
-        kwargs={
-            "pixels": pixels or list_pixels(ds),
-            "cells": (ds.sizes["ring"], ds.sizes["azimuth"]),
-            "how": how,
-            "window": window,
-        },
+        kwargs=options,
     )
-    column = {name: summary.isel(column=index, drop=True) for index, name in enumerate(COLUMNS)}
-    is_usable = (ds.frame_status == STATUS_OK) & (column["good_rings"] > 0)
-    peak_count = xr.where(is_usable, column["peak_count"], 0)
-    has_no_ring = (ds.frame_status == STATUS_OK) & (column["good_rings"] == 0)
-    return wrap(
-        frame_peak_count=peak_count.astype(np.int64),
-        frame_peak_intensity=column["peak_intensity"].where(is_usable),
-        frame_background=column["background"].where(is_usable),
-        frame_anisotropy=column["anisotropy"].where(is_usable),
-        frame_diffuse_excess=column["diffuse_excess"].where(is_usable),
-        frame_status=xr.where(has_no_ring, NO_RING, ds.frame_status),
-        background_profile=profile.where(is_usable),
-        ring_anisotropy=anisotropy.where(is_usable),
-    )
+    return _name_columns(lazy[0].data, lazy[1].data, lazy[2].data, ds.frame_status.data)
 
 
 def screening_parameters(
@@ -151,8 +157,29 @@ def screening_parameters(
     )
 
 
+def _name_columns(summary: Any, profile: Any, anisotropy: Any, status: Any) -> xr.Dataset:
+    """Name what was found, NumPy or Dask arrays, and put NaN at frames of which nothing can be said."""
+    column = {name: summary[:, index] for index, name in enumerate(COLUMNS)}
+    is_ok, has_rings = status == STATUS_OK, column["good_rings"] > 0
+    is_usable = is_ok & has_rings
+
+    def usable(values: Any) -> Any:
+        return np.where(is_usable[:, None] if values.ndim > 1 else is_usable, values, np.nan)
+
+    return wrap(
+        frame_peak_count=np.where(is_usable, column["peak_count"], 0).astype(np.int64),
+        frame_peak_intensity=usable(column["peak_intensity"]),
+        frame_background=usable(column["background"]),
+        frame_anisotropy=usable(column["anisotropy"]),
+        frame_diffuse_excess=usable(column["diffuse_excess"]),
+        frame_status=np.where(is_ok & ~has_rings, np.array(NO_RING, dtype=object), status),
+        background_profile=usable(profile),
+        ring_anisotropy=usable(anisotropy),
+    )
+
+
 def _screen_block(
-    adu: np.ndarray,
+    adu: Iterable[np.ndarray],
     setting: np.ndarray,
     gain: np.ndarray,
     *,
@@ -161,19 +188,20 @@ def _screen_block(
     how: Screening,
     window: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Screen frames, (frame, panel, ss, fs), one after the other in the same scratch memory."""
-    frames, rings = adu.shape[0], cells[0]
+    """Screen frames, (panel, ss, fs) each, one after the other in the same scratch memory."""
+    frames, rings = setting.size, cells[0]
     summary = np.empty((frames, len(COLUMNS)))
     profile, anisotropy = np.empty((frames, rings)), np.empty((frames, rings))
     first, second, count = np.empty(cells), np.empty(cells), np.empty(cells, dtype=np.int64)
     peaks = np.empty((_LISTED_PEAKS, 6))
-    scratch = make_scratch(pixels, adu.shape[1:], rings)
-    flat = np.empty(int(np.prod(adu.shape[1:])), dtype=adu.dtype)
-    for frame in range(frames):
-        # the kernel jumps about in the frame: in memory that was just used it does so a fifth faster
-        np.copyto(flat, adu[frame].reshape(-1))
+    scratch = None
+    if isinstance(adu, np.ndarray):
+        adu = _in_same_memory(adu)
+    for frame, readings in zip(range(frames), adu, strict=True):
+        if scratch is None:
+            scratch = make_scratch(pixels, readings.shape, rings)
         found = sum_residual(
-            flat, adu.shape[1:], pixels[int(setting[frame])], gain[frame], how, scratch,
+            readings.reshape(-1), readings.shape, pixels[int(setting[frame])], gain[frame], how, scratch,
             profile[frame], first, second, count, peaks,
         )  # fmt: skip
         summarise_frame(
@@ -181,6 +209,14 @@ def _screen_block(
             anisotropy[frame], summary[frame],
         )  # fmt: skip
     return summary, profile, anisotropy
+
+
+def _in_same_memory(block: np.ndarray) -> Iterator[np.ndarray]:
+    """Copy frames one by one: the kernel jumps about in them, and does so faster in memory that was just used."""
+    memory = np.empty(block.shape[1:], dtype=block.dtype)
+    for frame in block:
+        np.copyto(memory, frame)
+        yield memory
 
 
 def _rings_within(ring_q: np.ndarray, q_min: float, q_max: float) -> np.ndarray:

@@ -8,13 +8,16 @@ import zarr
 
 from diffdask.errors import BadParameter, BadStore
 from diffdask.geometry import Geometry, pixel_positions
+from diffdask.io import frames_store
 from diffdask.io.crystfel_geometry import read_geometry
 from diffdask.io.frames_store import (
     DETECTOR_VARIABLES,
     FRAME_COLUMNS,
+    each_frame,
     frames_attributes,
     open_frames,
     read_frame_block,
+    read_frame_columns,
     read_layout,
     take_frames,
 )
@@ -64,6 +67,19 @@ def test_a_block_is_the_same_frames_and_columns(store, start, stop):
     )
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 11), (3, 9), (10, 11), (5, 5)])
+@pytest.mark.parametrize("cached_bytes", [1, 200, 10_000_000])
+def test_frames_one_by_one_are_those_of_the_block(store, start, stop, cached_bytes, monkeypatch):
+    monkeypatch.setattr(frames_store, "_CACHED_BYTES", cached_bytes)
+    block = read_frame_block(store, start, stop)
+    frames = list(each_frame(store, start, stop))
+    assert len(frames) == stop - start
+    for frame, expected in zip(frames, block.adu.values, strict=True):
+        assert frame.dtype == expected.dtype
+        np.testing.assert_array_equal(frame, expected)
+    xr.testing.assert_identical(read_frame_columns(store, start, stop), block.drop_vars("adu"))
+
+
 @pytest.mark.parametrize("frames", [[3], [10, 0, 5], [2, 2], []])
 def test_single_frames_are_the_same_frames_and_columns(store, frames):
     xr.testing.assert_identical(take_frames(store, frames), open_frames(store).isel(frame=frames).compute())
@@ -72,6 +88,10 @@ def test_single_frames_are_the_same_frames_and_columns(store, frames):
 def test_frames_that_are_not_there_are_refused(store):
     with pytest.raises(BadParameter, match="which has 11"):
         read_frame_block(store, 8, 12)
+    with pytest.raises(BadParameter, match="which has 11"):
+        read_frame_columns(store, 8, 12)
+    with pytest.raises(BadParameter, match="which has 11"):
+        next(each_frame(store, 8, 12))
     with pytest.raises(BadParameter, match="which has 11"):
         take_frames(store, [11])
     with pytest.raises(BadParameter, match="at least 1 frame"):

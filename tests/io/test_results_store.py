@@ -106,6 +106,20 @@ def test_a_group_grows_and_keeps_its_rows_and_its_marks(results):
     assert marked_blocks(results, "screen") == {(0, 2)}
 
 
+def test_rows_go_to_the_group_that_is_there_now_not_to_one_that_was(results):
+    start(results, count=3)
+    write_rows(results, "screen", 0, rows(3))
+    start(results, count=5)  # grown
+    write_rows(results, "screen", 3, rows(2, seed=1))
+    finish_group(results, "screen")
+    xr.testing.assert_equal(open_screen(results)[list(NAMES)].isel(frame=slice(3, 5)).load(), rows(2, seed=1))
+    remove_group(results, "screen")
+    start(results, count=2)  # made anew
+    write_rows(results, "screen", 0, rows(2, seed=2))
+    finish_group(results, "screen")
+    xr.testing.assert_equal(open_screen(results)[list(NAMES)].load(), rows(2, seed=2))
+
+
 def test_no_two_blocks_share_a_file(results):
     start(results, count=5)
     group = zarr.open_group(results, path="screen", mode="r")

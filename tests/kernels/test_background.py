@@ -8,7 +8,7 @@ import pytest
 
 from diffdask.geometry import Geometry, momentum_transfer, pixel_positions
 from diffdask.io.crystfel_geometry import read_geometry, take_panels
-from diffdask.kernels.background import clip_ring, count_above
+from diffdask.kernels.background import BRIGHTEST, RUN_COLUMNS, clip_ring, clip_runs, count_above, count_runs
 from diffdask.kernels.lanes import sum_between
 from diffdask.kernels.photons import NO_READING
 
@@ -108,6 +108,56 @@ def test_sums_are_those_of_plain_numpy(size):
     kept = off[photons <= 12]
     found = sum_between(spoilt, -NO_READING, NO_READING, shift)
     np.testing.assert_allclose(found, (kept.sum(), (kept**2).sum(), kept.size), rtol=1e-6)
+
+
+def clip_all_anew(photons, low, high, floor, passes, shift):
+    """The same passes with every sum taken of all pixels each time."""
+    lowest, highest = -NO_READING, NO_READING
+    for turn in range(passes + 1):
+        first, second, pixels = sum_between(photons, lowest, highest, shift)
+        off = first / pixels
+        mean, deviation = float(shift) + off, np.sqrt(max(second / pixels - off * off, 0.0))
+        if turn < passes:
+            lowest = np.float32(mean - low * deviation - 1e-6 * abs(mean))
+            highest = np.float32(mean + max(high * deviation, floor) + 1e-6 * abs(mean))
+    return mean, deviation, pixels
+
+
+@pytest.mark.parametrize("size", [20, 1024, 5000, 11546])
+@pytest.mark.parametrize(("low", "high", "floor"), [(5.0, 5.0, 0.0), (1.5, 1.2, 0.0), (0.3, 4.0, 0.0), (5.0, 1.0, 9.0)])
+@pytest.mark.parametrize("tail", ["above", "below", "far above"])
+def test_sums_that_are_kept_from_pass_to_pass_are_those_taken_anew_bit_for_bit(size, low, high, floor, tail):
+    random = np.random.default_rng(size)
+    photons = random.gamma(0.7, 9.0, size) * (-1 if tail == "below" else 1)
+    photons[random.uniform(size=size) < 0.01] += 4000 if tail == "far above" else 0
+    photons = (photons + 3).astype(np.float32)
+    evenly = np.sort(photons[[size * i // 9 for i in range(9)]])
+    for passes in (0, 1, 2, 3, 9):
+        expected = clip_all_anew(photons, low, high, floor, passes, evenly[4])
+        if expected[2] >= 20:
+            assert clip_ring(photons, low, high, floor, passes, 20) == expected
+
+
+def test_pixels_that_were_clipped_count_again_where_limits_widen():
+    """Part of a ring lies in shadow: once that is clipped, the mean is so much higher that the brightest are near."""
+    random = np.random.default_rng(0)
+    photons = np.where(random.uniform(size=6000) < 0.4, np.float32(0), np.float32(10))
+    photons[5::300] = 12
+    shift = np.sort(photons[[6000 * i // 9 for i in range(9)]])[4]
+    assert clip_ring(photons, 1.1, 1.0, 5.0, 1, 20)[2] == (photons == 10).sum()
+    assert clip_ring(photons, 1.1, 1.0, 5.0, 2, 20)[2] == (photons > 0).sum()
+    for passes in (1, 2, 3):
+        assert clip_ring(photons, 1.1, 1.0, 5.0, passes, 20) == clip_all_anew(photons, 1.1, 1.0, 5.0, passes, shift)
+
+
+def test_the_table_of_runs_tells_the_brightest_reading_of_each_before_clipping():
+    photons, _ = frame(count=5000)
+    photons[[7, 2100]] = np.nan, 1e20
+    runs = np.empty((count_runs(photons.size), RUN_COLUMNS))
+    clip_runs(photons, *PLAIN.values(), runs)
+    kept = np.where(photons < NO_READING, photons, -np.inf)
+    expected = [kept[start : start + 1024].max() for start in range(0, 5000, 1024)]
+    np.testing.assert_array_equal(runs[:, BRIGHTEST], expected)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e7])

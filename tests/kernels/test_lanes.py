@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from diffdask.kernels.lanes import sum_between
+from diffdask.kernels.lanes import sum_between, sum_run
 
 LANES, RUN = 16, 1024
 
@@ -73,3 +73,19 @@ def test_what_is_no_number_between_the_limits_counts_for_nothing(spoilt):
     first, second, count = sum_between(values, *limits)
     assert (first, second) == sum_between(kept.astype(np.float32), *limits)[:2]
     assert count == 100 - len(range(3, 100, 7))
+
+
+@numba.njit
+def run_of(values, lowest, highest, shift):
+    return sum_run(values, lowest, highest, shift)
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 500, 1024])
+def test_the_least_and_greatest_of_a_run_are_those_between_the_limits(size):
+    values = some(size)
+    values[3::7] = np.nan
+    kept = values[(values >= 2) & (values <= 9)]
+    first, second, number, least, greatest = run_of(values, np.float32(2), np.float32(9), np.float32(4.5))
+    assert (first, second, number) == sum_in_written_order(values, np.float32(2), np.float32(9), np.float32(4.5))
+    assert least == kept.min(initial=np.inf)
+    assert greatest == kept.max(initial=-np.inf)

@@ -14,7 +14,8 @@ def convert(adu, index, panel, correction, offset, gain):
     """Photons of listed pixels, in two stretches as for two rings."""
     start = np.concatenate([[0], np.flatnonzero(np.diff(panel)) + 1, [panel.size]]).astype(np.int32)
     empty = np.empty(0, np.int32)
-    pixels = PixelList(index, start, panel[start[:-1]].astype(np.int32), correction, empty, empty, empty)
+    in_panel = (index % PIXELS).astype(np.uint16)
+    pixels = PixelList(index, start, panel[start[:-1]].astype(np.int32), correction, empty, empty, empty, in_panel)
     found, middle = np.empty(index.size, np.float32), int(start[1])
     run = count_photons(adu, pixels, 0, 0, middle, offset, gain, found[:middle])
     assert run == 1

@@ -36,13 +36,13 @@ def files_of(group: Path) -> dict[str, bytes]:
 def counted(monkeypatch):
     """Numbers of the frames that were screened, in order."""
     seen = []
-    original = module.read_frame_block
+    original = module.read_frame_columns
 
     def count(frames, start, stop, **options):
         seen.extend(range(start, stop))
         return original(frames, start, stop, **options)
 
-    monkeypatch.setattr(module, "read_frame_block", count)
+    monkeypatch.setattr(module, "read_frame_columns", count)
     return seen
 
 

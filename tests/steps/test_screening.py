@@ -23,6 +23,18 @@ def test_what_is_said_of_a_frame_does_not_depend_on_the_others(small):
     small.check_frames_alone(screen_frames)
 
 
+def test_frames_given_one_by_one_give_the_same_bits_as_a_block(ds):
+    screened = screen_frames(ds.drop_vars("adu"), one_by_one=iter(ds.adu.values))
+    xr.testing.assert_identical(screened, screen_frames(ds))
+
+
+def test_one_frame_too_few_is_no_block(ds):
+    with pytest.raises(ValueError, match="shorter"):
+        screen_frames(ds, one_by_one=ds.adu.values[1:2])
+    with pytest.raises(ValueError, match="shorter"):
+        screen_frames(ds, one_by_one=iter(ds.adu.values[:-1]))
+
+
 def test_peaks_and_background_are_about_what_was_planted(ds):
     made = screen_frames(ds)
     assert (made.frame_peak_count > 12).all()

@@ -185,6 +185,14 @@ _DECLARED = (
         "picture of the hit in bytes, up is +y and right is +x: 128 for zero and for gaps, 1 and 255 for the limits",
         "render_images",
     ),
+    Variable(
+        "vgg16_features",
+        ("hit", "vgg16_feature"),
+        "float",
+        "1",
+        "outputs of VGG16's wide layers for the picture of the hit, layer by layer",
+        "extract",
+    ),
     # haloes ----------------------------------------------------------------------------
     Variable(
         "hit_halo",

@@ -36,6 +36,10 @@ VERBS: dict[str, Verb] = {
     "orient": Verb(
         "diffdask.pipeline.orient", "Orientations that indexing lost are found in the map that the other hits make."
     ),
+    "extract": Verb(
+        "diffdask.pipeline.extract",
+        "A picture of every hit is drawn and passed through VGG16, which gives its features.",
+    ),
     "train": Verb("diffdask.pipeline.train", "A ranker is trained on hits that a person has labelled."),
     "rank": Verb("diffdask.pipeline.rank", "All hits are ranked, by a trained ranker or without any label."),
     "merge": Verb(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from diffdask.io.results_store import open_features, open_group
 from diffdask.models.diffusion_map import DiffusionMap
 
 #: Feature sets; several are joined with a plus sign: "azimuthal+structure".
-FEATURES = ("azimuthal", "structure", "diffusion-map")
+FEATURES = ("azimuthal", "structure", "diffusion-map", "vgg16")
 
 #: Coordinates of a diffusion map that can enter a ranker.
 COORDINATES = 30
@@ -28,6 +29,9 @@ _SHAPING = {
     "layout": ("ring_count", "azimuth_count", "q_min", "q_max"),
     "hits": ("polar_ring_count", "bin_pixels"),
 }
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,13 @@ class HitFeatures:
         return np.isfinite(self.values).all(axis=1)
 
 
-def take_features(results: str | Path, *, features: str, similarity: str = "common-arc") -> HitFeatures:
+def take_features(
+    results: str | Path,
+    *,
+    features: str,
+    similarity: str = "common-arc",
+    scales: dict[str, float] | None = None,
+) -> HitFeatures:
     """Take features of all hits from a results store.
 
     Parameters
@@ -55,6 +65,9 @@ def take_features(results: str | Path, *, features: str, similarity: str = "comm
         One of ``FEATURES``, or several with plus signs between.
     similarity
         Of the diffusion map; see the verb ``compare``.
+    scales
+        What each of several sets is divided by, as ``made_with`` says of features that a ranker was trained on; None
+        to give every set a total variance of one, so that sets that share no unit go together.
 
     Raises
     ------
@@ -64,18 +77,25 @@ def take_features(results: str | Path, *, features: str, similarity: str = "comm
         If what the features are made from is not there.
     """
     found = open_features(results)
-    taken, made_with = [], {"features": features}
+    taken: dict[str, np.ndarray] = {}
+    made_with: dict[str, Any] = {"features": features}
     for name in features.split("+"):
         if name not in FEATURES:
             raise BadParameter(f"features '{name}' are not known; {nearest(name, FEATURES)}")
         if name == "diffusion-map":
             values, made = _find_coordinates(results, similarity, found.hit_frame.values)
+        elif name == "vgg16":
+            values, made = _take_vgg16(results, found)
         else:
             values = found.azimuthal_features.values if name == "azimuthal" else found.hit_structure.values[:, None]
             made = _made_with(results, found)
-        taken.append(values)
+        taken[name] = values.astype(float)
         made_with |= made
-    return HitFeatures(found.hit_frame.values, np.concatenate(taken, axis=1).astype(float), made_with)
+    if len(taken) > 1:
+        scales = scales or {name: _find_scale(values) for name, values in taken.items()}
+        taken = {name: values / scales[name] for name, values in taken.items()}
+        made_with["scales"] = scales
+    return HitFeatures(found.hit_frame.values, np.concatenate(list(taken.values()), axis=1), made_with)
 
 
 def open_compared(results: str | Path, similarity: str) -> xr.Dataset:
@@ -106,6 +126,25 @@ def _find_coordinates(results: str | Path, similarity: str, hit_frame: np.ndarra
     digest = hashlib.sha256(np.ascontiguousarray(hit_frame, dtype=np.int64).tobytes()).hexdigest()[:16]
     made = {"similarity": similarity, "hits": digest, **compared.attrs["parameters"]}
     return coordinates * np.sqrt(count), made
+
+
+def _take_vgg16(results: str | Path, found: xr.Dataset) -> tuple[np.ndarray, dict[str, Any]]:
+    """Features of the pictures of the hits that there are now."""
+    extracted = open_group(results, "vgg16")
+    if extracted is None or not np.array_equal(extracted.hit_frame.values, found.hit_frame.values):
+        raise BadStore(f"not all hits of '{results}' have features of VGG16; run: diffdask extract {results}")
+    parameters = extracted.attrs["parameters"]
+    if parameters["weights"].startswith("random"):
+        told = "the features of VGG16 in '%s' are of weights that are %s: results from them say nothing of VGG16"
+        _log.warning(told, results, parameters["weights"])
+    made = {name: value for name, value in parameters.items() if name != "batch"}
+    return extracted.vgg16_features.values, {**_made_with(results, found), **made}
+
+
+def _find_scale(values: np.ndarray) -> float:
+    """Root of the total variance of a set of features, (n, f), over the hits that have it; 1 where nothing varies."""
+    known = values[np.isfinite(values).all(axis=1)]
+    return float(np.sqrt(known.var(axis=0).sum())) or 1.0 if len(known) else 1.0
 
 
 def _made_with(results: str | Path, found: xr.Dataset) -> dict[str, Any]:

@@ -48,6 +48,12 @@ _HIT_VARIABLES = (
     "peak_snr",
 )
 
+#: Groups made from all hits together, which are worth nothing once there are others.
+OUTDATED = (*SIMILARITIES, "consistency", "search", "orientations", "scores")
+
+#: Groups made from hits one by one: once there are others, their verbs go on.
+GONE_ON_WITH = ("haloes", "images", "vgg16")
+
 #: Hits a block: read one by one, so that a block costs about what a block of frames costs.
 _BLOCK_HITS = 32
 
@@ -58,7 +64,7 @@ _FEATURE_HITS = 128
 def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
     """Write ``frame_is_hit`` for all frames, now that it is known what is usual; with that the screen is finished.
 
-    Features and scores of other hits than these are thrown away; haloes are to be gone on with.
+    Features and scores of other hits than these are thrown away; haloes and pictures are to be gone on with.
     """
     screened = open_unfinished(results, "screen")
     seen = (screened.frame_peak_count.values, screened.frame_diffuse_excess.values, columns.run.values)
@@ -67,9 +73,10 @@ def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None
     write_rows(results, "screen", 0, wrap(frame_is_hit=is_hit))
     features = open_group(results, "features")
     if features is not None and not np.array_equal(features.hit_frame.values, np.flatnonzero(is_hit)):
-        remove_group(results, "scores")
-        remove_group(results, "features")
-        reopen_group(results, "haloes")
+        for outdated in (*OUTDATED, "features"):
+            remove_group(results, outdated)
+        for later in GONE_ON_WITH:
+            reopen_group(results, later)
     finish_group(results, "screen")
 
 
@@ -123,7 +130,7 @@ def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> No
         cleaned_residual=cleaned.cleaned_residual,
         nuisance_component=model.components_.reshape(-1, *significance.shape[1:]),
     )
-    for outdated in (*SIMILARITIES, "scores"):
+    for outdated in OUTDATED:
         remove_group(results, outdated)
     save_nuisance(results / "nuisance", model)
     replace_group(results, "features", found.merge(kept), {"parameters": how}, block=_FEATURE_HITS)

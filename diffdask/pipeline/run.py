@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 #: Verbs a job may have, in the order in which they are done.
 JOB_VERBS = (
-    *("simulate", "ingest", "screen", "compare", "haloes", "orient", "train", "rank"),
+    *("simulate", "ingest", "screen", "compare", "haloes", "orient", "extract", "train", "rank"),
     *("merge", "evaluate", "report", "catalogue", "export"),
 )
 
@@ -149,6 +149,7 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
         "compare": {"results": results},
         "orient": {"results": results},
         "haloes": {"results": results},
+        "extract": {"results": results},
         "rank": {"results": results, **({"ranker": str(folder / "ranker.zarr")} if "train" in sections else {})},
         "merge": {"results": results, "to": volume},
         "evaluate": {"results": results, **labels},

@@ -47,7 +47,12 @@ def score_by_ranker(results: Path, ranker: str) -> HitScores:
     """
     trained = load_ranker(ranker)
     similarity = str(trained.features.get("similarity", "common-arc"))
-    found = take_features(results, features=str(trained.features["features"]), similarity=similarity)
+    found = take_features(
+        results,
+        features=str(trained.features["features"]),
+        similarity=similarity,
+        scales=trained.features.get("scales"),
+    )
     _check_features(trained.features, found.made_with, f"'{ranker}'", f"'{results}'")
     score = np.full(found.hit_frame.size, np.nan)
     if found.is_there.any():
@@ -63,6 +68,7 @@ def score_by_ranker(results: Path, ranker: str) -> HitScores:
         attributes={
             "threshold": PROBABLE,
             "features": trained.features["features"],
+            **{name: trained.features[name] for name in ("weights",) if name in trained.features},
             "parameters": trained.parameters,
             "cross_fitted": True,
             "learning_curve": trained.learning_curve,

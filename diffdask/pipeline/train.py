@@ -62,7 +62,8 @@ def train(
     features
         What the ranker looks at: "azimuthal" (correlations and angular power of the polar residual), "structure"
         (the single frame's score), "diffusion-map" (coordinates from the matrix of ``diffdask compare``, as many as
-        cross-validation finds best; such a ranker serves these hits only), or several: "azimuthal+structure".
+        cross-validation finds best; such a ranker serves these hits only), "vgg16" (of ``diffdask extract``), or
+        several: "azimuthal+structure", each set then scaled to unit variance.
     similarity
         Of the diffusion map: "common-arc", "correlation" or "euclidean".
     share

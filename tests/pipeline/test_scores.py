@@ -122,9 +122,13 @@ def test_a_ranker_on_diffusion_coordinates_serves_its_own_hits_only(small, compa
 
 def test_unions_of_features_stand_side_by_side(compared):
     one, two, both = (
-        take_features(compared, features=name).values for name in ("azimuthal", "structure", "azimuthal+structure")
+        take_features(compared, features=name) for name in ("azimuthal", "structure", "azimuthal+structure")
     )
-    np.testing.assert_array_equal(both, np.concatenate([one, two], axis=1))
+    scales = both.made_with["scales"]
+    expected = [one.values / scales["azimuthal"], two.values / scales["structure"]]
+    np.testing.assert_array_equal(both.values, np.concatenate(expected, axis=1))
+    for values in expected:
+        assert values.var(axis=0).sum() == pytest.approx(1.0)
 
 
 def test_unknown_features_name_the_nearest(compared):

@@ -63,8 +63,10 @@ def test_the_columns_are_all_variables_of_a_frame_and_only_those() -> None:
     expected = {
         *("frame_id", "run", "event", "source", "photon_energy", "camera_length", "frame_status", "frame_is_indexed"),
         *("frame_is_hit", "frame_peak_count", "frame_anisotropy", "frame_score", "frame_rank"),
+        *(f"{axis}_star_{direction}" for axis in "abc" for direction in "xyz"),
     }
     assert set(table.columns) == expected
+    np.testing.assert_array_equal(table["b_star_z"], frames()["orientation"].values[:, 1, 2])
     assert table.columns[0] == "frame_id"
     assert table["frame_is_hit"].dtype == bool
     assert table["frame_peak_count"].dtype == np.int64

@@ -284,7 +284,7 @@ def test_the_doubtful_and_the_wrong_go_by_the_threshold_of_the_method() -> None:
     assert (np.diff(doubt[chosen["doubtful"]]) >= 0).all()
     counts = np.array(evaluate_table(table, labels, bootstrap=2)["confusion"]["counts"])
     assert len(chosen["wrong"]) == counts.sum() - np.trace(counts)
-    certainty = doubt[chosen["wrong"]].fillna(4.0)
+    certainty = doubt[chosen["wrong"]].fillna(doubt[labels.index].max())  # taken for a blank: as surely as any
     assert (np.diff(certainty) <= 0).all()
 
 

@@ -111,13 +111,13 @@ def orient(
     how = {"orientation_count": orientation_count, "map": grown.attrs["parameters"]}
     order, blocks = plan_search(grown.hit_fold.values)
     if not _is_searched(results, how, overwrite=overwrite):
-        _start(results, grown.hit_frame.values[order], how)
-        task = functools.partial(_search_block, results=absolute(results), order=order, how=how)
+        _start(results, grown.hit_frame.values[order], blocks, how)
+        task = functools.partial(_search_block, results=absolute(results), order=order, blocks=blocks, how=how)
         with connect(on) as client:
             done = marked_blocks(results, _SEARCH)
             run_marked(client, task, blocks, done, what="orient", unit="hit", progress=progress)
         finish_group(results, _SEARCH)
-    _write_orientations(results, grown, order, significance, how)
+    _write_orientations(results, grown, order, find_rows(blocks), significance, how)
     return results
 
 
@@ -155,6 +155,19 @@ def plan_search(fold: np.ndarray) -> tuple[np.ndarray, list[Block]]:
     return order, blocks
 
 
+def find_rows(blocks: list[Block]) -> np.ndarray:
+    """Row of every searched hit, (n,): a block begins a chunk of its own, since no two may write to the same.
+
+    Examples
+    --------
+    >>> find_rows([(0, 2), (2, 3)]).tolist()
+    [0, 1, 256]
+    """
+    return np.concatenate(
+        [number * _BLOCK_HITS + np.arange(stop - start) for number, (start, stop) in enumerate(blocks)]
+    )
+
+
 def _is_searched(results: Path, how: dict[str, Any], *, overwrite: bool) -> bool:
     if overwrite:
         remove_group(results, _SEARCH)
@@ -162,19 +175,21 @@ def _is_searched(results: Path, how: dict[str, Any], *, overwrite: bool) -> bool
     return open_group(results, _SEARCH) is not None
 
 
-def _start(results: Path, frames: np.ndarray, how: dict[str, Any]) -> None:
+def _start(results: Path, frames: np.ndarray, blocks: list[Block], how: dict[str, Any]) -> None:
+    searched = np.full(len(blocks) * _BLOCK_HITS, -1)
+    searched[find_rows(blocks)] = frames
     start_group(
         results,
         _SEARCH,
-        sizes={"hit": frames.size, "twist": len(TWISTS), "crystal_xyz": 3, "xyz": 3},
+        sizes={"hit": searched.size, "twist": len(TWISTS), "crystal_xyz": 3, "xyz": 3},
         names=("found_rotation", "search_score", "twisted_score"),
         block=_BLOCK_HITS,
         parameters=how,
-        constants=wrap(hit_frame=frames),
+        constants=wrap(hit_frame=searched),
     )
 
 
-def _search_block(block: Block, *, results: str, order: np.ndarray, how: dict[str, Any]) -> None:
+def _search_block(block: Block, *, results: str, order: np.ndarray, blocks: list[Block], how: dict[str, Any]) -> None:
     """Search, write and mark one block of hits of a fold: what a worker does."""
     grown = _open_grown(results)
     rows = order[slice(*block)]
@@ -191,7 +206,7 @@ def _search_block(block: Block, *, results: str, order: np.ndarray, how: dict[st
         for number, bins in enumerate(TWISTS):
             twisted[thinned, number] = search.search(twist_rings(values[thinned], bins), wavelength[thinned]).score
         made = wrap(found_rotation=found.rotation, search_score=found.score, twisted_score=twisted)
-        write_rows(results, _SEARCH, block[0], made)
+        write_rows(results, _SEARCH, blocks.index(block) * _BLOCK_HITS, made)
     mark_block(results, _SEARCH, block)
 
 
@@ -247,13 +262,13 @@ def _open_grown(results: str | Path) -> xr.Dataset:
 
 
 def _write_orientations(
-    results: Path, grown: xr.Dataset, order: np.ndarray, significance: float, how: dict[str, Any]
+    results: Path, grown: xr.Dataset, order: np.ndarray, rows: np.ndarray, significance: float, how: dict[str, Any]
 ) -> None:
     """Decide which orientation each hit has, judge those that were found by those that are known, and write both."""
     searched, compared = open_unfinished(results, _SEARCH).load(), open_compared(results, "common-arc")
     told, cell = compared.attrs["parameters"], compared.crystal_cell.values
     rotations = find_symmetry(told["laue"], told["lattice"], cell).rotations
-    back = np.argsort(order)
+    back = rows[np.argsort(order)]
     found, score = searched.found_rotation.values[back], searched.search_score.values[back]
     height, p_value = set_against_chance(score, searched.twisted_score.values)
     given = load_oriented_hits(results, np.arange(order.size)).crystal_rotation.values

@@ -169,10 +169,21 @@ def find_rows(blocks: list[Block]) -> np.ndarray:
 
 
 def _is_searched(results: Path, how: dict[str, Any], *, overwrite: bool) -> bool:
-    if overwrite:
+    """Whether these very hits were searched in this very map; a search in a map that is no more is thrown away."""
+    if overwrite or _map_searched(results) != how["map"]:
         remove_group(results, _SEARCH)
     stamp_of(results, _SEARCH, how)
     return open_group(results, _SEARCH) is not None
+
+
+def _map_searched(results: Path) -> dict[str, Any] | None:
+    """What made the map of the search that is there; None without one."""
+    try:
+        parameters = open_unfinished(results, _SEARCH).attrs.get("parameters", {})
+    except (FileNotFoundError, KeyError):
+        return None
+    found: dict[str, Any] | None = parameters.get("map")
+    return found
 
 
 def _start(results: Path, frames: np.ndarray, blocks: list[Block], how: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from diffdask.errors import BadParameter, BadStore, nearest
 from diffdask.io.frames_store import open_frames
 from diffdask.io.results_store import frames_path, open_features, replace_group
 from diffdask.pipeline.compare import ensure_compared
+from diffdask.pipeline.grow import grow_map
 from diffdask.pipeline.halo_scores import score_by_haloes
 from diffdask.pipeline.orient import open_oriented, orient
 from diffdask.pipeline.scores import (
@@ -102,6 +103,8 @@ def _score_label_free(results: Path, *, seed: int, on: Any, progress: bool) -> H
     if not _is_any_indexed(results):
         _log.warning("no hit of '%s' is indexed: all that is known without labels is structure", results)
         return score_without_orientations(results)
+    ensure_compared(results, on=on, progress=progress)
+    grow_map(results, seed=seed)
     try:
         open_oriented(results)
     except BadStore:

@@ -131,6 +131,11 @@ def test_a_search_in_another_map_counts_as_none(oriented, tmp_path):
         open_oriented(results)
 
 
+def test_a_map_grown_anew_is_searched_anew_without_being_told(oriented, tmp_path):
+    results = rank(copy(oriented, tmp_path), seed=1, on="threads", progress=False)
+    assert open_oriented(results).attrs["parameters"]["map"]["seed"] == 1
+
+
 def test_hits_whose_orientation_was_found_join_the_map_there(small, oriented, tmp_path):
     results = copy(oriented, tmp_path)
     rank(results, method="structure", progress=False)

@@ -3,6 +3,8 @@
 The matrix is made tile by tile, those on and above the diagonal only; a tile
 writes itself and its mirror image, and is marked. Beside the matrix lies the
 same for orientations exchanged at random among the hits: what chance gives.
+Of many hits some are compared along their arcs; how the crystals of all lie is
+kept beside them, for the map that is grown over all.
 """
 
 from __future__ import annotations
@@ -17,25 +19,29 @@ import xarray as xr
 
 from diffdask.cluster import connect
 from diffdask.errors import BadParameter, BadStore, nearest
-from diffdask.io.frames_store import open_frames
 from diffdask.io.marks import mark_block, marked_blocks
 from diffdask.io.results_store import (
     finish_group,
-    frames_path,
     open_features,
     open_group,
     open_unfinished,
     remove_group,
+    replace_group,
     stamp_of,
     start_group,
-    write_rows,
     write_tile,
 )
-from diffdask.models.ambiguity import resolve_ambiguity, select_agreement, select_rows
-from diffdask.models.chance import borrow_frames
-from diffdask.models.pairs import PairStructure
 from diffdask.pipeline.blocks import absolute, run_marked
-from diffdask.pipeline.features import open_compared
+from diffdask.pipeline.crystals import (
+    GROUP,
+    borrow_orientations,
+    choose_compared,
+    find_crystals,
+    find_lattice,
+    is_oriented,
+    open_crystals,
+)
+from diffdask.pipeline.labellings import choose_labellings
 from diffdask.pipeline.oriented_hits import Symmetry, find_symmetry, load_prepared_hits
 from diffdask.planning import Block, tiles_of
 from diffdask.steps.similarity import (
@@ -44,9 +50,8 @@ from diffdask.steps.similarity import (
     find_correlation_agreement,
     find_euclidean_agreement,
     find_squared_distance,
-    orient_hits,
 )
-from diffdask.symmetry import ambiguity_rotations, laue_group_of, laue_rotations, mean_cell
+from diffdask.symmetry import ambiguity_rotations, laue_group_of
 from diffdask.variables import SIMILARITIES, wrap
 
 #: Most tiles along a side: the scheduler sees at most about two thousand tasks, however many hits there are.
@@ -71,12 +76,13 @@ def compare(
     min_angle: float = 5.0,
     min_samples: int = 64,
     friedel: bool = True,
+    most: int = 4000,
     seed: int = 0,
     overwrite: bool = False,
     on: Any = None,
     progress: bool = True,
 ) -> Path:
-    """Compare all pairs of hits.
+    """Compare hits in pairs.
 
     Running it again goes on where it stopped.
 
@@ -99,8 +105,12 @@ def compare(
         Fewest samples behind an agreement.
     friedel
         Whether -q has the intensity of q.
+    most
+        Most hits that are compared along common arcs, since time grows with the square of their number; 0 for all. Of
+        more hits, half are those of the most structure, and half are drawn at random: enough to start the map that
+        ``orient`` and ``rank`` grow over all. A diffusion map needs all; where indexing is ambiguous, all are compared.
     seed
-        Of the exchange of orientations.
+        Of the exchange of orientations, and of the hits drawn at random.
     overwrite
         Throw away a matrix that was made with other parameters.
     on
@@ -116,30 +126,34 @@ def compare(
     Raises
     ------
     BadParameter
-        If the similarity or the group is not known.
+        If the similarity or the group is not known, or a number makes no sense.
     BadStore
         If there are no features yet, no orientations, or a matrix made with other parameters.
     """
     if similarity not in SIMILARITIES:
         raise BadParameter(f"similarity '{similarity}' is not known; {nearest(similarity, SIMILARITIES)}")
+    if most < 0 or most == 1:
+        raise BadParameter(f"most = {most} must be a number of hits of which there are pairs, or 0 for all")
     results = Path(results)
+    count = open_features(results).sizes["hit"]
     how: dict[str, Any] = {"compare_q_min": compare_q_min, "compare_q_max": compare_q_max}
     if similarity == "common-arc":
-        lattice = _find_lattice(results)
+        lattice = find_lattice(results)
         how |= {"laue": laue or laue_group_of(lattice), "lattice": lattice, "seed": seed}
         how |= {"min_angle": min_angle, "min_samples": min_samples, "friedel": friedel}
+        how["most"] = most if most < count and len(ambiguity_rotations(how["laue"], lattice)) == 1 else 0
     if overwrite and not _is_stamped(results, similarity, how):
         remove_group(results, similarity)
     _start(results, similarity, how)
     if open_group(results, similarity) is not None:
         return results
-    tiles = tiles_of(count := open_features(results).sizes["hit"], tile_side(count))
+    tiles = tiles_of(count := open_unfinished(results, similarity).sizes["hit"], tile_side(count))
     task = functools.partial(_compare_tile, tiles=tiles, results=absolute(results), similarity=similarity, how=how)
     numbers, done = [(number, number + 1) for number in range(len(tiles))], marked_blocks(results, similarity)
     with connect(on) as client:
         run_marked(client, task, numbers, done, what="compare", unit="tile", progress=progress)
     if "ambiguity_agreement" in open_unfinished(results, similarity):
-        _resolve(results, how)
+        choose_labellings(results, how)
     finish_group(results, similarity)
     return results
 
@@ -147,7 +161,7 @@ def compare(
 def ensure_compared(results: str | Path, *, on: Any = None, progress: bool = True) -> None:
     """Compare the hits along their common arcs if they are not."""
     try:
-        open_compared(results, "common-arc")
+        open_crystals(results)
     except BadStore:
         compare(results, on=on, progress=progress)
 
@@ -163,30 +177,7 @@ def tile_side(count: int) -> int:
     return max(_SMALLEST_TILE, -(-count // _MOST_TILES))
 
 
-def borrow_orientations(is_indexed: np.ndarray, seed: int) -> np.ndarray:
-    """Choose for every hit, (n,), another one whose orientation it borrows; those that are not indexed keep none.
-
-    Examples
-    --------
-    >>> borrow_orientations(np.array([True, False, True]), seed=0).tolist()
-    [2, 1, 0]
-    """
-    return borrow_frames(np.flatnonzero(is_indexed), is_indexed.size, np.random.default_rng(seed))
-
-
 # before the tiles ------------------------------------------------------------------------------------------
-
-
-def _find_lattice(results: Path) -> str:
-    """Lattice that most hits were indexed with, as the frames store writes it."""
-    lattice = open_frames(frames_path(results)).lattice.values[open_features(results).hit_frame.values].astype(str)
-    known, times = np.unique(lattice[lattice != ""], return_counts=True)
-    if not known.size:
-        raise BadStore(
-            f"no hit of '{results}' is indexed, and common arcs need orientations: give streams to 'diffdask ingest', "
-            "or rank with --method structure"
-        )
-    return str(known[np.argmax(times)])
 
 
 def _is_stamped(results: Path, group: str, how: dict[str, Any]) -> bool:
@@ -204,39 +195,42 @@ def _start(results: Path, similarity: str, how: dict[str, Any]) -> None:
     if _is_of_hits(results, similarity, numbers):
         return
     remove_group(results, similarity)
-    constants = wrap(hit_frame=numbers)
-    sizes = {"hit": numbers.size, "other_hit": numbers.size}
     names: tuple[str, ...] = ("pair_agreement", "pair_samples")
+    sizes: dict[str, int] = {}
     if similarity == "common-arc":
-        constants = constants.merge(_orient(results, numbers, how))
+        constants = _start_arcs(results, how)
         names += ("exchanged_agreement", "exchanged_samples")
         sizes["ambiguity"] = len(ambiguity_rotations(how["laue"], how["lattice"]))
         if sizes["ambiguity"] > 1:
             names += ("hit_labelling", "ambiguity_agreement", "ambiguity_samples")
             names += ("exchanged_ambiguity_agreement", "exchanged_ambiguity_samples")
-    elif similarity == "euclidean":
-        constants = constants.merge(wrap(distance_scale=_find_scale(results, how)))
-    side = tile_side(numbers.size)
+    else:
+        constants = wrap(hit_frame=numbers)
+        if similarity == "euclidean":
+            constants = constants.merge(wrap(distance_scale=_find_scale(results, how)))
+    sizes |= dict.fromkeys(("hit", "other_hit"), constants.sizes["hit"])
+    side = tile_side(sizes["hit"])
     start_group(results, similarity, sizes=sizes, names=names, block=side, parameters=how, constants=constants)
 
 
 def _is_of_hits(results: Path, similarity: str, numbers: np.ndarray) -> bool:
+    """Whether a group was started for the hits of these frames."""
+    group = GROUP if similarity == "common-arc" else similarity
     try:
-        started = open_unfinished(results, similarity)
+        started, _ = open_unfinished(results, group), open_unfinished(results, similarity)
     except (FileNotFoundError, KeyError):
         return False
     return "hit_frame" in started and np.array_equal(started.hit_frame.values, numbers)
 
 
-def _orient(results: Path, numbers: np.ndarray, how: dict[str, Any]) -> xr.Dataset:
-    """Rotation and wavelength of every hit, whose orientation it borrows, and the cell; one lattice's hits only."""
-    columns = ["orientation", "photon_energy", "lattice"]
-    frames = open_frames(frames_path(results))[columns].isel(frame=numbers).load()
-    frames["orientation"] = frames.orientation.where(frames.lattice == how["lattice"])
-    cell = mean_cell(frames.orientation.values, laue_rotations(laue_group_of(how["lattice"])))
-    oriented = orient_hits(frames, cell=cell)
-    is_indexed = np.isfinite(oriented.crystal_rotation.values).all(axis=(1, 2))
-    return oriented.merge(wrap(crystal_cell=cell, borrowed_from=borrow_orientations(is_indexed, how["seed"])))
+def _start_arcs(results: Path, how: dict[str, Any]) -> xr.Dataset:
+    """Write how all crystals lie, and give which hits are compared, and whose orientation each of those borrows."""
+    crystals = find_crystals(results, how["lattice"])
+    replace_group(results, GROUP, crystals, {"parameters": how})
+    is_indexed = is_oriented(crystals.crystal_rotation.values)
+    rows = choose_compared(open_features(results).hit_structure.values, is_indexed, how["most"], how["seed"])
+    borrowed_from = borrow_orientations(is_indexed[rows], how["seed"])
+    return wrap(hit_frame=crystals.hit_frame.values[rows], borrowed_from=borrowed_from)
 
 
 def _find_scale(results: Path, how: dict[str, Any]) -> float:
@@ -277,13 +271,17 @@ def _compare_distances(results: str, rows: Block, columns: Block, how: dict[str,
 
 def _compare_arcs(results: str, rows: Block, columns: Block, how: dict[str, Any]) -> _Tiles:
     """Hits as they are, and hits of the rows at borrowed orientations with those of the columns as they are."""
-    stored = open_unfinished(results, "common-arc")
-    symmetry = find_symmetry(how["laue"], how["lattice"], stored.crystal_cell.values)
-    own = [
-        load_prepared_hits(results, slice(*block), how).merge(_take_orientations(stored, block))
-        for block in (rows, columns)
+    stored, crystals = open_unfinished(results, "common-arc"), open_unfinished(results, GROUP)
+    symmetry = find_symmetry(how["laue"], how["lattice"], crystals.crystal_cell.values)
+    lying = crystals[["crystal_rotation", "hit_wavelength"]].load()
+    compared = np.searchsorted(crystals.hit_frame.values, stored.hit_frame.values)  # rows among all hits
+    borrowed = compared[stored.borrowed_from.values]
+    blocks = [slice(*rows), slice(*columns)]
+    own = [load_prepared_hits(results, (some := compared[b]), how).merge(lying.isel(hit=some)) for b in blocks]
+    turned = [
+        ds.assign(wrap(crystal_rotation=lying.crystal_rotation.values[borrowed[block]]))  # wavelengths are their own
+        for ds, block in zip(own, blocks, strict=True)
     ]
-    turned = [ds.assign(_borrow(stored, block)) for ds, block in zip(own, (rows, columns), strict=True)]
     options = {name: how[name] for name in ("friedel", "min_angle", "min_samples")}
     compare_blocks = functools.partial(_compare_oriented, symmetry=symmetry, options=options)
     found = compare_blocks(*own, is_diagonal=rows == columns)
@@ -303,16 +301,6 @@ def _compare_oriented(
     return find_ambiguity_agreement(one, other, ambiguities=symmetry.labellings, **options)
 
 
-def _take_orientations(stored: xr.Dataset, block: Block) -> xr.Dataset:
-    return stored[["crystal_rotation", "hit_wavelength"]].isel(hit=slice(*block)).load()
-
-
-def _borrow(stored: xr.Dataset, block: Block) -> xr.Dataset:
-    """The orientations that hits of a block borrow; wavelengths are their own."""
-    lender = stored.borrowed_from.values[slice(*block)]
-    return wrap(crystal_rotation=stored.crystal_rotation.values[lender])
-
-
 def _exchanged(found: xr.Dataset) -> xr.Dataset:
     """The same under the names of what chance gives."""
     names = {
@@ -328,40 +316,3 @@ def _mirror(found: xr.Dataset, inverse: np.ndarray | None = None) -> xr.Dataset:
     """Rows and columns exchanged; labellings become their inverses."""
     mirrored = {str(name): values.values.swapaxes(-1, -2) for name, values in found.items()}
     return wrap(**{name: values if values.ndim == 2 else values[inverse] for name, values in mirrored.items()})
-
-
-# after the tiles -------------------------------------------------------------------------------------------
-
-
-def _resolve(results: Path, how: dict[str, Any]) -> None:
-    """Choose a labelling for every hit, and write the agreements under the choices."""
-    stored = open_unfinished(results, "common-arc")
-    relative = find_symmetry(how["laue"], how["lattice"], stored.crystal_cell.values).relative
-    agreement, samples = list(stored.ambiguity_agreement.values), list(stored.ambiguity_samples.values)
-    choice = resolve_ambiguity(agreement, samples=samples, relative=relative)
-    chosen = select_agreement(agreement, choice, relative)
-    counted = np.nan_to_num(select_agreement([one.astype(np.float32) for one in samples], choice, relative))
-    weight = PairStructure().fit(chosen, samples=counted).weight_
-    exchanged, exchanged_samples = _choose_anew(stored, choice, weight, relative)
-    found = wrap(
-        hit_labelling=choice,
-        pair_agreement=chosen,
-        pair_samples=counted.astype(np.int32),
-        exchanged_agreement=exchanged,
-        exchanged_samples=exchanged_samples,
-    )
-    write_rows(results, "common-arc", 0, found)
-
-
-def _choose_anew(
-    stored: xr.Dataset, choice: np.ndarray, weight: np.ndarray, relative: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Agreement at borrowed orientations, and its samples, of hits that choose their labelling as well.
-
-    Fisher's z is what is compared; it is written as the agreement that has it with the first labelling's samples.
-    """
-    counted = stored.exchanged_ambiguity_samples.values
-    freedom = np.sqrt(np.where(counted > 3, counted - 3.0, np.nan)).astype(np.float32)
-    z = np.arctanh(np.clip(stored.exchanged_ambiguity_agreement.values, -0.999, 0.999)) * freedom
-    chosen = select_rows(list(z), choice, weight, relative)
-    return np.tanh(chosen / freedom[0]), counted[0]

@@ -12,11 +12,12 @@ import numpy as np
 import xarray as xr
 
 from diffdask.errors import BadParameter, BadStore, nearest
-from diffdask.io.results_store import open_features, open_group
+from diffdask.io.results_store import open_features, open_group, open_screen
 from diffdask.models.diffusion_map import DiffusionMap
+from diffdask.steps.anisotropy import find_anisotropy_features
 
 #: Feature sets; several are joined with a plus sign: "azimuthal+structure".
-FEATURES = ("azimuthal", "structure", "diffusion-map", "vgg16")
+FEATURES = ("azimuthal", "structure", "anisotropy", "diffusion-map", "vgg16")
 
 #: Coordinates of a diffusion map that can enter a ranker.
 COORDINATES = 30
@@ -87,8 +88,7 @@ def take_features(
         elif name == "vgg16":
             values, made = _take_vgg16(results, found)
         else:
-            values = found.azimuthal_features.values if name == "azimuthal" else found.hit_structure.values[:, None]
-            made = _made_with(results, found)
+            values, made = _take_own(results, found, name)
         taken[name] = values.astype(float)
         made_with |= made
     if len(taken) > 1:
@@ -99,15 +99,21 @@ def take_features(
 
 
 def open_compared(results: str | Path, similarity: str) -> xr.Dataset:
-    """The matrix of the verb ``compare``, of the hits that there are now.
+    """The matrix of the verb ``compare``, of all the hits that there are now.
 
     Raises
     ------
     BadStore
-        If it is not there, or of other hits.
+        If it is not there, of other hits, or of some only.
     """
     compared = open_group(results, similarity)
-    if compared is None or not np.array_equal(compared.hit_frame.values, open_features(results).hit_frame.values):
+    numbers = open_features(results).hit_frame.values
+    if compared is not None and compared.attrs["parameters"].get("most") and np.isin(compared.hit_frame, numbers).all():
+        raise BadStore(
+            f"{compared.sizes['hit']} of the {numbers.size} hits of '{results}' are compared in pairs, and a diffusion "
+            f"map needs all; run: diffdask compare {results} --most 0 --overwrite"
+        )
+    if compared is None or not np.array_equal(compared.hit_frame.values, numbers):
         raise BadStore(
             f"the hits of '{results}' are not compared yet; run: diffdask compare {results} --similarity {similarity}"
         )
@@ -139,6 +145,17 @@ def _take_vgg16(results: str | Path, found: xr.Dataset) -> tuple[np.ndarray, dic
         _log.warning(told, results, parameters["weights"])
     made = {name: value for name, value in parameters.items() if name != "batch"}
     return extracted.vgg16_features.values, {**_made_with(results, found), **made}
+
+
+def _take_own(results: str | Path, found: xr.Dataset, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Features that a hit has by itself."""
+    made = _made_with(results, found)
+    if name == "azimuthal":
+        return found.azimuthal_features.values, made
+    if name == "structure":
+        return found.hit_structure.values[:, None], made
+    screened = open_screen(results).isel(frame=found.hit_frame.values)
+    return find_anisotropy_features(screened, band_count=made["polar_ring_count"]).anisotropy_features.values, made
 
 
 def _find_scale(values: np.ndarray) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -13,7 +14,7 @@ from diffdask.io.results_store import open_features, open_group, open_unfinished
 from diffdask.models.chance import standardise_scores
 from diffdask.models.consistency import MapConsistency
 from diffdask.models.pairs import PairStructure
-from diffdask.pipeline.features import open_compared
+from diffdask.pipeline.crystals import open_crystals
 from diffdask.pipeline.oriented_hits import find_symmetry, load_oriented_hits
 from diffdask.steps.similarity import prepare_hits
 from diffdask.variables import wrap
@@ -23,15 +24,36 @@ from diffdask.version import __version__
 GROUP = "consistency"
 
 
-def find_group(compared: xr.Dataset, structure: np.ndarray, seed: int) -> PairStructure:
-    """Find the group of hits that agree in pairs; matrices are read by rows: of 20 000 hits each has 1.6 GB."""
-    return PairStructure(seed=seed).fit(
+class PairEvidence(NamedTuple):
+    """What pairs say of every hit, (n,) each; NaN for hits that were not among those compared."""
+
+    pairs: np.ndarray  #: agreement with the group, in units of chance
+    significance: np.ndarray  #: of the agreement with the group that other folds found
+    p_value: np.ndarray
+    weight: np.ndarray  #: in the group; 0 for hits not compared
+
+
+def find_pairs(results: str | Path, *, seed: int) -> PairEvidence:
+    """Find the group of hits that agree in pairs; matrices are read by rows: of 20 000 hits each has 1.6 GB.
+
+    Raises
+    ------
+    BadStore
+        If the hits are not compared yet.
+    """
+    crystals, compared = open_crystals(results), open_unfinished(results, "common-arc")
+    rows = np.searchsorted(crystals.hit_frame.values, compared.hit_frame.values)
+    model = PairStructure(seed=seed).fit(
         compared.pair_agreement,
         samples=compared.pair_samples,
         null=[compared.exchanged_agreement],
         null_samples=[compared.exchanged_samples],
-        hint=structure,
+        hint=find_standard_structure(results)[rows],
     )
+    found = np.full((4, crystals.sizes["hit"]), np.nan)
+    found[:, rows] = _count_in_chance(model), model.significance_, model.p_value_, model.weight_
+    found[3] = np.nan_to_num(found[3])
+    return PairEvidence(*found)
 
 
 def find_standard_structure(results: str | Path) -> np.ndarray:
@@ -59,35 +81,35 @@ def grow_map(results: str | Path, *, seed: int) -> xr.Dataset:
     BadStore
         If the hits are not compared yet.
     """
-    compared = open_compared(results, "common-arc")
-    told = compared.attrs["parameters"]
+    crystals = open_crystals(results)
+    told = crystals.attrs["parameters"]
     model = MapConsistency(friedel=told["friedel"], seed=seed)
-    how = {**told, **model.get_params(), "hits": _digest(compared)}
+    how = {**told, **model.get_params(), "hits": _digest(crystals, open_unfinished(results, "common-arc"))}
     found = open_group(results, GROUP)
     stamp = {"parameters": json.loads(json.dumps(how)), "version": __version__}
     if found is None or any(found.attrs.get(name) != value for name, value in stamp.items()):
-        replace_group(results, GROUP, _grow(results, compared, model, seed), {"parameters": how})
+        replace_group(results, GROUP, _grow(results, crystals, model, seed), {"parameters": how})
     return open_unfinished(results, GROUP).load()
 
 
-def _grow(results: str | Path, compared: xr.Dataset, model: MapConsistency, seed: int) -> xr.Dataset:
-    told = compared.attrs["parameters"]
-    pairs = find_group(compared, find_standard_structure(results), seed)
-    hits = load_oriented_hits(results, np.arange(compared.sizes["hit"]))
+def _grow(results: str | Path, crystals: xr.Dataset, model: MapConsistency, seed: int) -> xr.Dataset:
+    told = crystals.attrs["parameters"]
+    pairs = find_pairs(results, seed=seed)
+    hits = load_oriented_hits(results, np.arange(crystals.sizes["hit"]))
     prepared = prepare_hits(hits, q_min=told["compare_q_min"], q_max=told["compare_q_max"] or np.inf)
     model.fit(
         prepared.standardised_residual.values,
         rotation=hits.crystal_rotation.values,
         wavelength=hits.hit_wavelength.values,
         ring_q=prepared.similarity_ring_q.values,
-        rotations=find_symmetry(told["laue"], told["lattice"], compared.crystal_cell.values).rotations,
-        start_weight=pairs.weight_,
+        rotations=find_symmetry(told["laue"], told["lattice"], crystals.crystal_cell.values).rotations,
+        start_weight=pairs.weight,
     )
     return wrap(
-        hit_frame=compared.hit_frame.values,
-        hit_pairs=_count_in_chance(pairs),
-        hit_pairs_significance=pairs.significance_,
-        hit_pairs_p_value=pairs.p_value_,
+        hit_frame=crystals.hit_frame.values,
+        hit_pairs=pairs.pairs,
+        hit_pairs_significance=pairs.significance,
+        hit_pairs_p_value=pairs.p_value,
         hit_consistency=_count_in_chance(model),
         hit_consistency_significance=model.significance_,
         hit_false_discovery=model.false_discovery_,
@@ -103,9 +125,9 @@ def _count_in_chance(model: PairStructure | MapConsistency) -> np.ndarray:
     return np.asarray((model.score_ - middle) / spread)
 
 
-def _digest(compared: xr.Dataset) -> str:
+def _digest(crystals: xr.Dataset, compared: xr.Dataset) -> str:
     """Of what decides which hits are compared, and how they are oriented."""
-    made_of = [compared.hit_frame.values, compared.crystal_rotation.values]
+    made_of = [crystals.hit_frame.values, crystals.crystal_rotation.values, compared.hit_frame.values]
     if "hit_labelling" in compared:
         made_of.append(compared.hit_labelling.values)
     return hashlib.sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in made_of)).hexdigest()

@@ -13,7 +13,17 @@ from diffdask.io import frames_store, ranker_store, results_store, volume_store
 
 #: Groups that every analysis makes, and those that some do.
 _GROUPS = ("layout", "screen", "hits", "features", "scores")
-_OTHER_GROUPS = ("common-arc", "correlation", "euclidean", "consistency", "orientations", "haloes", "images", "vgg16")
+_OTHER_GROUPS = (
+    "crystals",
+    "common-arc",
+    "correlation",
+    "euclidean",
+    "consistency",
+    "orientations",
+    "haloes",
+    "images",
+    "vgg16",
+)
 
 
 def info(store: str | Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from diffdask.io.volume_store import (
     written_blocks,
 )
 from diffdask.pipeline.blocks import absolute, run_marked
-from diffdask.pipeline.features import open_compared
+from diffdask.pipeline.crystals import is_oriented, open_crystals
 from diffdask.pipeline.oriented_hits import find_rotations, find_symmetry, load_oriented_hits
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.merge import MapGrid, embed_hits, merge_halves, plan_grid, plan_shells
@@ -178,11 +178,10 @@ def choose_hits(results: str | Path, *, top: int, scale: str, orientations: str 
     scores = open_scores(results)
     if scores is None:
         raise BadStore(f"the hits of '{results}' are not ranked yet; run: diffdask rank {results}")
-    compared = open_compared(results, "common-arc")
-    frames = compared.hit_frame.values
+    frames = open_crystals(results).hit_frame.values
     brightness = open_screen(results).frame_background.values[frames] if scale == "background" else np.ones(frames.size)
-    is_oriented = np.isfinite(rotation := find_rotations(results, orientations=orientations)).all(axis=(1, 2))
-    score = np.where(is_oriented & (brightness > 0.0), scores.frame_score.values[frames], np.nan)
+    rotation = find_rotations(results, orientations=orientations)
+    score = np.where(is_oriented(rotation) & (brightness > 0.0), scores.frame_score.values[frames], np.nan)
     if top:
         best = np.argsort(-score, kind="stable")[: min(top, np.isfinite(score).sum())]
         rows = np.sort(best)
@@ -208,8 +207,8 @@ def _outermost_q(results: Path) -> float:
 
 def _describe(results: Path, chosen: ChosenHits, grid: MapGrid) -> dict[str, Any]:
     """All that decides what a map is made of: JSON-able."""
-    compared, features = open_compared(results, "common-arc"), open_features(results)
-    told = compared.attrs["parameters"]
+    crystals, features = open_crystals(results), open_features(results)
+    told = crystals.attrs["parameters"]
     made_of = (chosen.frames, chosen.half, chosen.scale, chosen.rotation)
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in made_of))
     return {
@@ -217,7 +216,7 @@ def _describe(results: Path, chosen: ChosenHits, grid: MapGrid) -> dict[str, Any
         "q_max": grid.q_max,
         "step": grid.step,
         **{name: told[name] for name in ("laue", "lattice", "friedel")},
-        "cell": compared.crystal_cell.values.tolist(),
+        "cell": crystals.crystal_cell.values.tolist(),
         "hits": digest.hexdigest(),
         "hits_parameters": open_hits(results).attrs["parameters"],
         "features_parameters": features.attrs["parameters"],

@@ -35,7 +35,7 @@ from diffdask.models.orientation_grid import judge_orientations, measure_misorie
 from diffdask.models.orientation_search import TWISTS, OrientationSearch, twist_rings
 from diffdask.pipeline.blocks import absolute, run_marked
 from diffdask.pipeline.compare import ensure_compared
-from diffdask.pipeline.features import open_compared
+from diffdask.pipeline.crystals import open_crystals
 from diffdask.pipeline.grow import grow_map
 from diffdask.pipeline.oriented_hits import find_symmetry, load_oriented_hits
 from diffdask.planning import Block, blocks_of
@@ -232,15 +232,15 @@ def _fit_search(results: str, fold: int, count: int, made: str) -> OrientationSe
 
     None if no hit is in that map.
     """
-    grown, compared = _open_grown(results), open_compared(results, "common-arc")
-    told = compared.attrs["parameters"]
+    grown, crystals = _open_grown(results), open_crystals(results)
+    told = crystals.attrs["parameters"]
     weight = grown.hit_weight.values if fold < 0 else grown.fold_weight.values[fold]
     if not (weight > 0).any():
         return None
     hits = _load(results, np.flatnonzero(weight > 0), {"map": grown.attrs["parameters"]})
     ring_q = hits.similarity_ring_q.values
     size = 2 * int(np.ceil(ring_q[-1] / _STEP)) + 3  # one voxel past the outermost ring
-    rotations = find_symmetry(told["laue"], told["lattice"], compared.crystal_cell.values).rotations
+    rotations = find_symmetry(told["laue"], told["lattice"], crystals.crystal_cell.values).rotations
     values = np.ascontiguousarray(hits.standardised_residual.values)
     voxels = np.empty(values.shape, np.int32)
     rotation = np.ascontiguousarray(hits.crystal_rotation.values)
@@ -255,7 +255,7 @@ def _fit_search(results: str, fold: int, count: int, made: str) -> OrientationSe
         size=size,
         ring_q=ring_q,
         azimuths=values.shape[2],
-        wavelength=float(compared.hit_wavelength.mean()),
+        wavelength=float(crystals.hit_wavelength.mean()),
         friedel=told["friedel"],
     )
 
@@ -276,8 +276,8 @@ def _write_orientations(
     results: Path, grown: xr.Dataset, order: np.ndarray, rows: np.ndarray, significance: float, how: dict[str, Any]
 ) -> None:
     """Decide which orientation each hit has, judge those that were found by those that are known, and write both."""
-    searched, compared = open_unfinished(results, _SEARCH).load(), open_compared(results, "common-arc")
-    told, cell = compared.attrs["parameters"], compared.crystal_cell.values
+    searched, crystals = open_unfinished(results, _SEARCH).load(), open_crystals(results)
+    told, cell = crystals.attrs["parameters"], crystals.crystal_cell.values
     rotations = find_symmetry(told["laue"], told["lattice"], cell).rotations
     back = rows[np.argsort(order)]
     found, score = searched.found_rotation.values[back], searched.search_score.values[back]

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from diffdask.errors import BadParameter, nearest
-from diffdask.io.results_store import open_features, open_group, open_hits
+from diffdask.io.results_store import open_features, open_group, open_hits, open_unfinished
 from diffdask.models.ambiguity import relate_choices
-from diffdask.pipeline.features import open_compared
+from diffdask.pipeline.crystals import open_crystals
 from diffdask.steps.similarity import prepare_hits
 from diffdask.symmetry import ambiguity_rotations, cartesian_rotations, laue_rotations
 from diffdask.variables import wrap
@@ -74,7 +74,7 @@ def load_oriented_hits(results: str | Path, rows: np.ndarray, *, orientations: s
         polar_noise=_take(hits.polar_noise, rows),
         polar_ring_q=hits.polar_ring_q.values,
         crystal_rotation=find_rotations(results, orientations=orientations)[rows],
-        hit_wavelength=open_compared(results, "common-arc").hit_wavelength.values[rows],
+        hit_wavelength=open_crystals(results).hit_wavelength.values[rows],
     )
 
 
@@ -96,16 +96,16 @@ def find_rotations(results: str | Path, *, orientations: str = "indexing") -> np
     """
     if orientations not in ORIENTATIONS:
         raise BadParameter(f"orientations '{orientations}' are not known; {nearest(orientations, ORIENTATIONS)}")
-    compared = open_compared(results, "common-arc")
-    rotation, told = compared.crystal_rotation.values, compared.attrs["parameters"]
-    if "hit_labelling" in compared:
-        labellings = find_symmetry(told["laue"], told["lattice"], compared.crystal_cell.values).labellings
+    crystals, compared = open_crystals(results), open_unfinished(results, "common-arc")
+    rotation, told = crystals.crystal_rotation.values, crystals.attrs["parameters"]
+    if "hit_labelling" in compared:  # of all hits: where indexing is ambiguous, none is left out
+        labellings = find_symmetry(told["laue"], told["lattice"], crystals.crystal_cell.values).labellings
         # a labelling turns the hit as the operators of ``find_ambiguity_agreement`` turn a column
         rotation = labellings[np.maximum(compared.hit_labelling.values, 0)] @ rotation
     found = open_group(results, "orientations") if orientations == "best" else None
     if found is None or any(found.attrs["parameters"]["map"].get(name) != value for name, value in told.items()):
         return np.asarray(rotation)
-    frames = compared.hit_frame.values
+    frames = crystals.hit_frame.values
     takes = np.array_equal(found.hit_frame.values, frames) and found.frame_orientation_source.values[frames] == "map"
     return np.where(np.reshape(takes, (-1, 1, 1)), found.found_rotation.values, rotation)
 

@@ -13,8 +13,10 @@ from diffdask.io.frames_store import frames_attributes, open_frames
 from diffdask.io.ranker_store import TrainedRanker, load_ranker
 from diffdask.io.results_store import frames_path, open_features
 from diffdask.models.label_free import LabelFreeScore
-from diffdask.pipeline.features import open_compared, take_features
-from diffdask.pipeline.grow import find_group, find_standard_structure, grow_map
+from diffdask.models.pairs import PairStructure
+from diffdask.pipeline.crystals import is_oriented, open_crystals
+from diffdask.pipeline.features import take_features
+from diffdask.pipeline.grow import find_pairs, find_standard_structure, grow_map
 from diffdask.pipeline.orient import open_oriented
 
 #: Scores without labels count chance as one: a hit this far above it is predicted diffuse.
@@ -90,23 +92,25 @@ def score_by_structure(results: Path) -> HitScores:
 
 
 def score_by_pairs(results: Path, *, seed: int) -> HitScores:
-    """How much each hit agrees with the leading group of hits; the structure of those that are not indexed."""
-    compared = open_compared(results, "common-arc")
+    """How much each hit agrees with the leading group of hits; the structure of those that are not compared."""
+    found, crystals = find_pairs(results, seed=seed), open_crystals(results)
     structure = find_standard_structure(results)
-    model = find_group(compared, structure, seed)
-    middle, spread = model.chance_
-    pairs = (model.score_ - middle) / spread
-    is_compared = np.isfinite(pairs)
+    is_compared = np.isfinite(found.pairs)
+    is_known = is_oriented(crystals.crystal_rotation.values)
+    source = np.where(is_known, "structure: not among the hits compared", "structure: not indexed").astype(object)
     return HitScores(
-        hit_frame=compared.hit_frame.values,
-        source=np.where(is_compared, "pairs", "structure: not indexed").astype(object),
+        hit_frame=crystals.hit_frame.values,
+        source=np.where(is_compared, "pairs", source).astype(object),
         columns={
-            "frame_score": np.where(is_compared, pairs, structure),
-            "frame_pairs": pairs,
-            "frame_pairs_p_value": model.p_value_,
+            "frame_score": np.where(is_compared, found.pairs, structure),
+            "frame_pairs": found.pairs,
+            "frame_pairs_p_value": found.p_value,
             "frame_structure": structure,
         },
-        attributes={"threshold": SIGNIFICANT, "parameters": {**compared.attrs["parameters"], **model.get_params()}},
+        attributes={
+            "threshold": SIGNIFICANT,
+            "parameters": {**crystals.attrs["parameters"], **PairStructure(seed=seed).get_params()},
+        },
     )
 
 

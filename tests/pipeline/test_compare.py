@@ -10,7 +10,11 @@ from diffdask.errors import BadParameter, BadStore
 from diffdask.io.frames_store import open_frames
 from diffdask.io.results_store import open_features, open_group
 from diffdask.pipeline import compare as module
-from diffdask.pipeline.compare import borrow_orientations, compare
+from diffdask.pipeline.compare import compare
+from diffdask.pipeline.crystals import borrow_orientations, choose_compared, open_crystals
+from diffdask.pipeline.features import take_features
+from diffdask.pipeline.grow import grow_map
+from diffdask.pipeline.rank import rank
 
 SIMILARITIES = ("common-arc", "correlation", "euclidean")
 
@@ -108,7 +112,7 @@ def test_results_without_features_say_what_to_run(results):
 
 def test_a_lower_laue_group_chooses_a_labelling_for_every_indexed_hit(results):
     found = compared(results, laue="2/m")
-    is_indexed = np.isfinite(found.crystal_rotation.values).all(axis=(1, 2))
+    is_indexed = np.isfinite(open_crystals(results).crystal_rotation.values).all(axis=(1, 2))
     choice = found.hit_labelling.values
     assert set(choice[is_indexed]) <= {0, 1}
     assert (choice[~is_indexed] == -1).all()
@@ -127,3 +131,70 @@ def test_nobody_borrows_its_own_orientation(seed):
     assert (borrowed[is_indexed] != np.flatnonzero(is_indexed)).all()
     assert (borrowed[~is_indexed] == np.flatnonzero(~is_indexed)).all()
     np.testing.assert_array_equal(borrowed, borrow_orientations(is_indexed, seed))
+
+
+def test_of_many_hits_those_of_the_most_structure_and_others_at_random_are_compared(results):
+    whole = compared(results)
+    kept = compared(results, most=20, overwrite=True)
+    numbers = kept.hit_frame.values
+    assert numbers.size == 20
+    rows = np.searchsorted(whole.hit_frame.values, numbers)
+    is_indexed = np.isfinite(open_crystals(results).crystal_rotation.values).all(axis=(1, 2))
+    structure = np.where(is_indexed, open_features(results).hit_structure.values, -np.inf)
+    assert set(np.argsort(-structure)[:10]) < set(rows)
+    assert is_indexed[rows].all()
+    np.testing.assert_array_equal(kept.pair_agreement, whole.pair_agreement.values[np.ix_(rows, rows)])
+
+
+def test_a_few_pairs_start_a_map_of_all_hits(results):
+    compared(results)
+    whole = grow_map(results, seed=0)
+    compared(results, most=20, overwrite=True)
+    grown = grow_map(results, seed=0)
+    np.testing.assert_array_equal(grown.hit_frame, whole.hit_frame)
+    np.testing.assert_array_equal(np.isfinite(grown.hit_consistency), np.isfinite(whole.hit_consistency))
+    assert np.isfinite(grown.hit_pairs).sum() == 20
+    assert np.isfinite(grown.hit_consistency).sum() > 20
+
+
+def test_hits_that_are_not_compared_are_ranked_by_pairs_with_their_structure_and_say_so(results):
+    compared(results, most=20, overwrite=True)
+    source = open_group(rank(results, method="pairs", progress=False), "scores").frame_score_source.values
+    hits = open_features(results).hit_frame.values
+    assert {"pairs", "structure: not indexed", "structure: not among the hits compared"} == set(source[hits])
+    assert (source == "pairs").sum() == 20
+
+
+def test_a_diffusion_map_of_some_hits_only_is_refused_with_what_to_run(results):
+    compared(results, most=20, overwrite=True)
+    with pytest.raises(BadStore, match=r"20 of the .* --most 0 --overwrite"):
+        take_features(results, features="diffusion-map")
+
+
+def test_all_hits_are_compared_where_indexing_is_ambiguous_or_there_are_few(results):
+    count = open_features(results).sizes["hit"]
+    assert compared(results, laue="2/m", most=20).sizes["hit"] == count
+    found = compared(results, most=count, overwrite=True)
+    assert found.sizes["hit"] == count
+    assert found.attrs["parameters"]["most"] == 0
+
+
+@pytest.mark.parametrize("most", [-1, 1])
+def test_a_number_of_hits_of_which_there_are_no_pairs_is_refused(results, most):
+    with pytest.raises(BadParameter, match=f"most = {most}"):
+        compared(results, most=most)
+
+
+@pytest.mark.parametrize("most", [2, 7, 30])
+def test_a_choice_of_hits_is_half_structure_and_has_no_hit_that_is_not_indexed(most):
+    random = np.random.default_rng(0)
+    structure, is_indexed = random.normal(size=100), random.uniform(size=100) < 0.6
+    structure[3] = np.nan
+    rows = choose_compared(structure, is_indexed, most, seed=1)
+    assert rows.size == most
+    assert is_indexed[rows].all()
+    assert (np.diff(rows) > 0).all()
+    best = np.flatnonzero(is_indexed)[np.argsort(-np.nan_to_num(structure[is_indexed], nan=-9.0))][: most // 2]
+    assert set(best) <= set(rows)
+    np.testing.assert_array_equal(choose_compared(structure, is_indexed, most, seed=1), rows)
+    assert set(choose_compared(structure, is_indexed, most, seed=2)) != set(rows) or most == 2

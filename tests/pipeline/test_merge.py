@@ -13,6 +13,7 @@ from diffdask.io.results_store import open_hits, open_scores, open_screen
 from diffdask.io.volume_store import open_volume
 from diffdask.pipeline import merge as module
 from diffdask.pipeline.compare import compare
+from diffdask.pipeline.crystals import open_crystals
 from diffdask.pipeline.features import open_compared
 from diffdask.pipeline.info import info
 from diffdask.pipeline.merge import choose_hits, merge
@@ -44,13 +45,13 @@ def assert_same(one, other):
 
 
 def indexed(results):
-    return np.isfinite(open_compared(results, "common-arc").crystal_rotation.values).all(axis=(1, 2))
+    return np.isfinite(open_crystals(results).crystal_rotation.values).all(axis=(1, 2))
 
 
 def test_the_map_holds_the_best_hits_that_are_indexed(results):
     volume = merged(results)
-    compared, scores = open_compared(results, "common-arc"), open_scores(results)
-    frames = compared.hit_frame.values[indexed(results)]
+    crystals, scores = open_crystals(results), open_scores(results)
+    frames = crystals.hit_frame.values[indexed(results)]
     best = frames[np.argsort(-scores.frame_score.values[frames], kind="stable")[:12]]
     assert volume.merged_frame.values.tolist() == sorted(best)
     assert volume.merged_half.values.sum() == 6
@@ -65,7 +66,7 @@ def test_without_a_number_it_holds_those_that_are_predicted_diffuse(results):
     frames = merged(results, top=0).merged_frame.values
     opened = open_scores(results)
     score = opened.frame_score.values
-    hits = open_compared(results, "common-arc").hit_frame.values[indexed(results)]
+    hits = open_crystals(results).hit_frame.values[indexed(results)]
     assert set(frames) == set(hits[score[hits] >= opened.attrs["threshold"]])
     assert 2 < frames.size < hits.size
 
@@ -184,23 +185,23 @@ def test_brightness_changes_nothing(results):
 
 def test_hits_are_turned_into_the_labelling_that_was_found(results):
     compare(results, laue="2/m", min_samples=8, overwrite=True, on="threads", progress=False)
-    compared = open_compared(results, "common-arc")
+    crystals, compared = open_crystals(results), open_compared(results, "common-arc")
     assert set(compared.hit_labelling.values) >= {0, 1}
     rows = np.flatnonzero(indexed(results))
     found = load_oriented_hits(results, rows).crystal_rotation.values
-    labellings = find_symmetry("2/m", compared.attrs["parameters"]["lattice"], compared.crystal_cell.values).labellings
+    labellings = find_symmetry("2/m", crystals.attrs["parameters"]["lattice"], crystals.crystal_cell.values).labellings
     for row, rotation in zip(rows, found, strict=True):
-        expected = labellings[compared.hit_labelling.values[row]] @ compared.crystal_rotation.values[row]
+        expected = labellings[compared.hit_labelling.values[row]] @ crystals.crystal_rotation.values[row]
         np.testing.assert_allclose(rotation, expected)
     assert merged(results).attrs["laue"] == "2/m"
 
 
 def test_hits_come_with_their_own_orientation(results):
     rows = np.flatnonzero(indexed(results))[[1, 4]]
-    hits, compared = load_oriented_hits(results, rows), open_compared(results, "common-arc")
-    orientation = open_frames(open_path(results)).orientation.values[compared.hit_frame.values[rows]]
+    hits, crystals = load_oriented_hits(results, rows), open_crystals(results)
+    orientation = open_frames(open_path(results)).orientation.values[crystals.hit_frame.values[rows]]
     turned = np.einsum("hij,haj->hai", hits.crystal_rotation.values, orientation)
-    np.testing.assert_allclose(turned, np.broadcast_to(compared.crystal_cell.values, turned.shape), atol=1e-3)
+    np.testing.assert_allclose(turned, np.broadcast_to(crystals.crystal_cell.values, turned.shape), atol=1e-3)
     np.testing.assert_array_equal(hits.polar_noise.values, open_hits(results).polar_noise.values[rows])
 
 

@@ -20,7 +20,7 @@ from diffdask.models.nuisance import NuisanceComponents
 from diffdask.models.orientation_grid import measure_misorientation
 from diffdask.models.orientation_search import TWISTS, FoundOrientations, OrientationSearch, twist_rings
 from diffdask.models.pairs import PairStructure
-from diffdask.pipeline.compare import borrow_orientations
+from diffdask.pipeline.crystals import borrow_orientations
 from diffdask.pipeline.oriented_hits import Symmetry, find_symmetry
 from diffdask.planning import tiles_of
 from diffdask.simulate import make_experiment, simulate_polar_hits

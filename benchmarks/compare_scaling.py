@@ -1,6 +1,6 @@
 """Time and memory of the verb ``compare`` against the number of hits.
 
-Usage: python benchmarks/compare_scaling.py [--hits 500 1000 2000 5000] [--workers 2]
+Usage: python benchmarks/compare_scaling.py [--hits 500 1000 2000 5000] [--most 4000] [--workers 2]
 
 Polar residuals are simulated directly; the frames they belong to are one pixel
 large, so that the store is real and nothing but ``compare`` takes time. The
@@ -21,8 +21,9 @@ import h5py
 import numpy as np
 
 from diffdask.cluster import connect
-from diffdask.io.results_store import create_results, replace_group
+from diffdask.io.results_store import create_results, open_group, replace_group
 from diffdask.simulate import make_experiment, simulate_polar_hits
+from diffdask.steps.structure import find_structure
 from diffdask.variables import wrap
 from diffdask.verbs import compare, ingest
 
@@ -54,11 +55,13 @@ def main() -> None:
     """Make stores, compare their hits, and write a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hits", type=int, nargs="+", default=[500, 1000, 2000, 5000])
+    parser.add_argument("--most", type=int, default=0, help="most hits that are compared; 0 for all")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     sys.stdout.write(f"{given.workers} workers of one thread, 64 rings x 72 azimuths\n\n")
     sys.stdout.write(
-        "| hits | Laue group | seconds | CPU us a pair | largest worker, MB | matrix, MB |\n|---|---|---|---|---|---|\n"
+        "| hits | compared | Laue group | seconds | CPU us a pair | largest worker, MB | matrix, MB |\n"
+        "|---|---|---|---|---|---|---|\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "place.toml"
@@ -66,13 +69,13 @@ def main() -> None:
         for hits in given.hits:
             for laue, lattice in LATTICES.items():
                 results = make_store(Path(folder) / f"{hits}-{lattice}", hits, laue, lattice)
-                sys.stdout.write(measure(results, laue, hits, place) + "\n")
+                sys.stdout.write(measure(results, laue, place, most=given.most) + "\n")
                 sys.stdout.flush()
 
 
-def measure(results: Path, laue: str, hits: int, place: Path) -> str:
-    """Compare all pairs along common arcs once, after a warm-up on the same workers; one row of the table."""
-    options: dict[str, Any] = {"laue": laue, "overwrite": True, "progress": False}
+def measure(results: Path, laue: str, place: Path, *, most: int) -> str:
+    """Compare pairs along common arcs once, after a warm-up on the same workers; one row of the table."""
+    options: dict[str, Any] = {"laue": laue, "most": most, "overwrite": True, "progress": False}
     with connect(place) as client:
         client.run(_compile)
         before = sum(client.run(_cpu_seconds).values())
@@ -82,8 +85,11 @@ def measure(results: Path, laue: str, hits: int, place: Path) -> str:
         spent = sum(client.run(_cpu_seconds).values()) - before
         largest = max(client.run(_peak_megabytes).values())
     stored = sum(path.stat().st_size for path in (results / "common-arc").rglob("*") if path.is_file()) / 1e6
-    pairs = hits * (hits - 1) / 2
-    return f"| {hits} | {laue} | {seconds:.1f} | {1e6 * spent / pairs:.1f} | {largest:.0f} | {stored:.0f} |"
+    hits, compared = (open_group(results, group).sizes["hit"] for group in ("crystals", "common-arc"))
+    pairs = compared * (compared - 1) / 2
+    return (
+        f"| {hits} | {compared} | {laue} | {seconds:.1f} | {1e6 * spent / pairs:.1f} | {largest:.0f} | {stored:.0f} |"
+    )
 
 
 def make_store(folder: Path, hits: int, laue: str, lattice: str) -> Path:
@@ -106,8 +112,17 @@ def make_store(folder: Path, hits: int, laue: str, lattice: str) -> Path:
     significance = np.divide(made.polar_residual.values, noise, out=np.full(noise.shape, np.nan), where=noise > 0)
     polar = wrap(polar_residual=made.polar_residual.values, polar_noise=noise, polar_ring_q=made.polar_ring_q.values)
     replace_group(results, "hits", polar, {"parameters": {}})
-    cleaned = wrap(hit_frame=np.arange(hits), cleaned_residual=significance.astype(np.float32))
-    replace_group(results, "features", cleaned, {"parameters": {}}, block=128)
+    cleaned = wrap(
+        cleaned_residual=significance.astype(np.float32),
+        polar_ring_q=made.polar_ring_q.values,
+        polar_coverage=made.polar_coverage.values,
+    )
+    found = wrap(
+        hit_frame=np.arange(hits),
+        cleaned_residual=cleaned.cleaned_residual.values,
+        hit_structure=find_structure(cleaned).hit_structure.values,
+    )
+    replace_group(results, "features", found, {"parameters": {}}, block=128)
     return results
 
 

@@ -1,6 +1,7 @@
-"""Time and memory of map consistency and of the orientation search, and their share of the machine's matrix product.
+"""Time and memory of pairs among some hits, of map consistency, and of the orientation search beside matrix products.
 
-Usage: python benchmarks/search_scaling.py [--hits 20000] [--orientations 30000] [--threads 1] [--keep FILE.npz]
+Usage: python benchmarks/search_scaling.py [--hits 20000] [--most 4000] [--orientations 30000] [--threads 1]
+       [--keep FILE.npz]
 
 Polar residuals are simulated directly, nuisances and all; simulating and cleaning them is not timed, and is done in
 another process, so that its memory does not count. The table goes to standard output. Times hold for the machine alone.
@@ -23,14 +24,12 @@ from typing import Any
 #: Edge of the matrices whose product is the machine's peak, and products timed.
 _EDGE, _PRODUCTS = 2048, 5
 
-#: Structure above which a hit is in the first map.
-_FIRST_STRUCTURE = 4.0
-
 
 def main() -> None:
     """Simulate hits, grow their map, search all of them in it, and write a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hits", type=int, default=20_000)
+    parser.add_argument("--most", type=int, default=4000, help="hits compared in pairs")
     parser.add_argument("--orientations", type=int, default=30_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="file of the cleaned hits: read, or made if there is none")
@@ -42,7 +41,7 @@ def main() -> None:
         if not path.exists():
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 pool.submit(make_hits, path, given.hits, given.threads).result()
-        for line in measure(path, given.orientations, given.threads):
+        for line in measure(path, given.most, given.orientations, given.threads):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
 
@@ -60,30 +59,37 @@ def make_hits(path: Path, count: int, threads: int) -> None:
     cleaned, _ = clean_hits(simulated, "auto")
     prepared, symmetry, _ = prepare_campaign(simulated, cleaned)
     structure = standardise_scores(find_structure(cleaned).hit_structure.values)
-    start = np.where(structure > _FIRST_STRUCTURE, structure, 0.0)
     columns: dict[str, Any] = {str(name): variable.values for name, variable in prepared.variables.items()}
-    np.savez(path, start=start, **symmetry._asdict(), **columns)
+    np.savez(path, structure=structure, is_diffuse=simulated.is_diffuse.values, **symmetry._asdict(), **columns)
 
 
-def measure(path: Path, orientations: int, threads: int) -> list[str]:
+def measure(path: Path, most: int, orientations: int, threads: int) -> list[str]:
     """Lines of the table."""
     import numpy as np
-    from campaign_evidence import fit_search, grow_map
+    from campaign_evidence import find_pairs, fit_search, grow_map
+    from sklearn.metrics import roc_auc_score
 
     from diffdask.models.consistency import MapConsistency
     from diffdask.models.orientation_search import OrientationSearch
+    from diffdask.pipeline.crystals import choose_compared, is_oriented
     from diffdask.pipeline.oriented_hits import Symmetry
     from diffdask.variables import wrap
 
     columns = dict(np.load(path))
-    start, symmetry = columns.pop("start"), Symmetry(*(columns.pop(name) for name in Symmetry._fields))
+    structure, is_diffuse = columns.pop("structure"), columns.pop("is_diffuse")
+    symmetry = Symmetry(*(columns.pop(name) for name in Symmetry._fields))
     prepared = wrap(**columns)
     values, wavelength = prepared.standardised_residual.values, prepared.hit_wavelength.values
     few = prepared.isel(hit=slice(200))  # so that nothing is compiled while it is timed
-    grow_map(MapConsistency(), few, symmetry, start[:200])
+    grow_map(MapConsistency(), few, symmetry, np.ones(200))
+    find_pairs(few, symmetry, structure[:200])
     fit_search(OrientationSearch(), few, symmetry, np.ones(200)).search(values[:2], wavelength[:2])
 
     before = _peak_gigabytes()
+    chosen = choose_compared(structure, is_oriented(prepared.crystal_rotation.values), most, seed=0)
+    (group, _), *paired = _time(lambda: find_pairs(prepared.isel(hit=chosen), symmetry, structure[chosen]))
+    start = np.zeros(len(values))
+    start[chosen] = group.weight_
     model, *grown = _time(lambda: grow_map(MapConsistency(threads=threads), prepared, symmetry, start))
     rates = [measure_matrix_rate(threads)]
     search, *cut = _time(lambda: fit_search(OrientationSearch(orientations), prepared, symmetry, model.weight_))
@@ -100,6 +106,7 @@ def measure(path: Path, orientations: int, threads: int) -> list[str]:
     rate = float(np.mean(rates))
     work = count_operations(len(values), len(search.grid_.directions), *values.shape[1:])
     rows = {
+        f"pairs among {chosen.size} hits, one thread": paired,
         f"map consistency, {model.round_count_} rounds and {model.fold_count} folds": grown,
         "slices of the map": cut,
         "orientation search, refined": searched,
@@ -117,6 +124,10 @@ def measure(path: Path, orientations: int, threads: int) -> list[str]:
             f"{f'{work / spent / 1e9:.1f} GFLOP/s a core, {work / spent / rate:.0%}' if name in shares else ''} |"
             for name, (wall, spent, peak) in rows.items()
         ),
+        "",
+        f"Hits in the group of pairs: {int((group.weight_ > 0).sum())}; diffuse hits: {int(is_diffuse.sum())}.",
+        f"Area under the curve over all hits: structure {roc_auc_score(is_diffuse, structure):.3f}, "
+        f"consistency {roc_auc_score(is_diffuse, np.nan_to_num(model.score_)):.3f}.",
         "",
         f"Peak: {rate / 1e9:.0f} GFLOP/s a core, {_EDGE} x {_EDGE} float32, mean of two measurements of this run.",
     ]

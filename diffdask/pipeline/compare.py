@@ -108,7 +108,7 @@ def compare(
     most
         Most hits that are compared along common arcs, since time grows with the square of their number; 0 for all. Of
         more hits, half are those of the most structure, and half are drawn at random: enough to start the map that
-        ``orient`` and ``rank`` grow over all. A diffusion map needs all; where indexing is ambiguous, all are compared.
+        ``orient`` and ``rank`` grow over all. A diffusion map needs all.
     seed
         Of the exchange of orientations, and of the hits drawn at random.
     overwrite
@@ -141,7 +141,7 @@ def compare(
         lattice = find_lattice(results)
         how |= {"laue": laue or laue_group_of(lattice), "lattice": lattice, "seed": seed}
         how |= {"min_angle": min_angle, "min_samples": min_samples, "friedel": friedel}
-        how["most"] = most if most < count and len(ambiguity_rotations(how["laue"], lattice)) == 1 else 0
+        how["most"] = most if most < count else 0
     if overwrite and not _is_stamped(results, similarity, how):
         remove_group(results, similarity)
     _start(results, similarity, how)
@@ -202,7 +202,7 @@ def _start(results: Path, similarity: str, how: dict[str, Any]) -> None:
         names += ("exchanged_agreement", "exchanged_samples")
         sizes["ambiguity"] = len(ambiguity_rotations(how["laue"], how["lattice"]))
         if sizes["ambiguity"] > 1:
-            names += ("hit_labelling", "ambiguity_agreement", "ambiguity_samples")
+            names += ("ambiguity_agreement", "ambiguity_samples")
             names += ("exchanged_ambiguity_agreement", "exchanged_ambiguity_samples")
     else:
         constants = wrap(hit_frame=numbers)

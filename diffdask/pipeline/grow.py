@@ -128,6 +128,6 @@ def _count_in_chance(model: PairStructure | MapConsistency) -> np.ndarray:
 def _digest(crystals: xr.Dataset, compared: xr.Dataset) -> str:
     """Of what decides which hits are compared, and how they are oriented."""
     made_of = [crystals.hit_frame.values, crystals.crystal_rotation.values, compared.hit_frame.values]
-    if "hit_labelling" in compared:
-        made_of.append(compared.hit_labelling.values)
+    if "hit_labelling" in crystals:
+        made_of.append(crystals.hit_labelling.values)
     return hashlib.sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in made_of)).hexdigest()

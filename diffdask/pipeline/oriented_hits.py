@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from diffdask.errors import BadParameter, nearest
-from diffdask.io.results_store import open_features, open_group, open_hits, open_unfinished
+from diffdask.io.results_store import open_features, open_group, open_hits
 from diffdask.models.ambiguity import relate_choices
 from diffdask.pipeline.crystals import open_crystals
 from diffdask.steps.similarity import prepare_hits
@@ -96,12 +96,12 @@ def find_rotations(results: str | Path, *, orientations: str = "indexing") -> np
     """
     if orientations not in ORIENTATIONS:
         raise BadParameter(f"orientations '{orientations}' are not known; {nearest(orientations, ORIENTATIONS)}")
-    crystals, compared = open_crystals(results), open_unfinished(results, "common-arc")
+    crystals = open_crystals(results)
     rotation, told = crystals.crystal_rotation.values, crystals.attrs["parameters"]
-    if "hit_labelling" in compared:  # of all hits: where indexing is ambiguous, none is left out
+    if "hit_labelling" in crystals:
         labellings = find_symmetry(told["laue"], told["lattice"], crystals.crystal_cell.values).labellings
         # a labelling turns the hit as the operators of ``find_ambiguity_agreement`` turn a column
-        rotation = labellings[np.maximum(compared.hit_labelling.values, 0)] @ rotation
+        rotation = labellings[np.maximum(crystals.hit_labelling.values, 0)] @ rotation
     found = open_group(results, "orientations") if orientations == "best" else None
     if found is None or any(found.attrs["parameters"]["map"].get(name) != value for name, value in told.items()):
         return np.asarray(rotation)

@@ -8,12 +8,13 @@ import zarr
 
 from diffdask.errors import BadParameter, BadStore
 from diffdask.io.frames_store import open_frames
-from diffdask.io.results_store import open_features, open_group
+from diffdask.io.results_store import open_features, open_group, open_hits
 from diffdask.pipeline import compare as module
 from diffdask.pipeline.compare import compare
 from diffdask.pipeline.crystals import borrow_orientations, choose_compared, open_crystals
 from diffdask.pipeline.features import take_features
 from diffdask.pipeline.grow import grow_map
+from diffdask.pipeline.oriented_hits import find_symmetry
 from diffdask.pipeline.rank import rank
 
 SIMILARITIES = ("common-arc", "correlation", "euclidean")
@@ -113,7 +114,7 @@ def test_results_without_features_say_what_to_run(results):
 def test_a_lower_laue_group_chooses_a_labelling_for_every_indexed_hit(results):
     found = compared(results, laue="2/m")
     is_indexed = np.isfinite(open_crystals(results).crystal_rotation.values).all(axis=(1, 2))
-    choice = found.hit_labelling.values
+    choice = open_crystals(results).hit_labelling.values
     assert set(choice[is_indexed]) <= {0, 1}
     assert (choice[~is_indexed] == -1).all()
     agreement = found.pair_agreement.values
@@ -171,12 +172,48 @@ def test_a_diffusion_map_of_some_hits_only_is_refused_with_what_to_run(results):
         take_features(results, features="diffusion-map")
 
 
-def test_all_hits_are_compared_where_indexing_is_ambiguous_or_there_are_few(results):
+def test_all_of_few_hits_are_compared(results):
     count = open_features(results).sizes["hit"]
-    assert compared(results, laue="2/m", most=20).sizes["hit"] == count
     found = compared(results, most=count, overwrite=True)
     assert found.sizes["hit"] == count
     assert found.attrs["parameters"]["most"] == 0
+
+
+def test_hits_in_no_pair_find_their_labelling_in_the_map_of_those_that_are(results):
+    compared(results, laue="2/m")
+    planted = plant_signal(results, "2/m")
+    compared(results, laue="2/m", most=16, overwrite=True)
+    kept, crystals = open_group(results, "common-arc"), open_crystals(results)
+    labelling = crystals.hit_labelling.values
+    is_indexed = np.isfinite(crystals.crystal_rotation.values).all(axis=(1, 2))
+    np.testing.assert_array_equal(labelling < 0, ~is_indexed)
+    others = is_indexed & ~np.isin(crystals.hit_frame.values, kept.hit_frame.values)
+    assert others.sum() > 5
+    exchanged = (labelling == planted)[is_indexed & ~others].mean() < 0.5  # of all labels at once: nothing can tell
+    assert ((labelling == planted) != exchanged)[is_indexed].all()
+
+
+def plant_signal(results, laue):
+    """Make every indexed hit show one crystal, its axes labelled at random; gives the labelling."""
+    crystals, told = open_crystals(results), open_crystals(results).attrs["parameters"]
+    symmetry = find_symmetry(laue, told["lattice"], crystals.crystal_cell.values)
+    random = np.random.default_rng(0)
+    waves = 5.0 * random.normal(size=(40, 3))
+    planted = random.integers(0, 2, crystals.sizes["hit"])
+    stored = zarr.open_array(str(results / "features" / "cleaned_residual"), mode="r+")
+    count, _, azimuths = stored.shape
+    azimuth = 2 * np.pi * (np.arange(azimuths) + 0.5) / azimuths
+    ring_q = open_hits(results).polar_ring_q.values
+    for hit in range(count):
+        wavelength = crystals.hit_wavelength.values[hit]
+        angle = 2 * np.arcsin(ring_q * wavelength / (4 * np.pi))[:, None]
+        about = np.sin(angle) * np.cos(azimuth), np.sin(angle) * np.sin(azimuth)
+        out = np.stack([*about, np.cos(angle) + 0 * azimuth], axis=-1)
+        points = (out - [0, 0, 1]) * 2 * np.pi / wavelength
+        turn = symmetry.labellings[planted[hit]] @ crystals.crystal_rotation.values[hit]
+        mates = (sign * points @ turn.T @ g.T @ waves.T for g in symmetry.rotations for sign in (1, -1))
+        stored[hit] = sum(np.cos(mate + 1.0).sum(axis=-1) for mate in mates)
+    return planted
 
 
 @pytest.mark.parametrize("most", [-1, 1])

@@ -14,7 +14,6 @@ from diffdask.io.volume_store import open_volume
 from diffdask.pipeline import merge as module
 from diffdask.pipeline.compare import compare
 from diffdask.pipeline.crystals import open_crystals
-from diffdask.pipeline.features import open_compared
 from diffdask.pipeline.info import info
 from diffdask.pipeline.merge import choose_hits, merge
 from diffdask.pipeline.oriented_hits import find_symmetry, load_oriented_hits
@@ -185,13 +184,13 @@ def test_brightness_changes_nothing(results):
 
 def test_hits_are_turned_into_the_labelling_that_was_found(results):
     compare(results, laue="2/m", min_samples=8, overwrite=True, on="threads", progress=False)
-    crystals, compared = open_crystals(results), open_compared(results, "common-arc")
-    assert set(compared.hit_labelling.values) >= {0, 1}
+    crystals = open_crystals(results)
+    assert set(crystals.hit_labelling.values) >= {0, 1}
     rows = np.flatnonzero(indexed(results))
     found = load_oriented_hits(results, rows).crystal_rotation.values
     labellings = find_symmetry("2/m", crystals.attrs["parameters"]["lattice"], crystals.crystal_cell.values).labellings
     for row, rotation in zip(rows, found, strict=True):
-        expected = labellings[compared.hit_labelling.values[row]] @ crystals.crystal_rotation.values[row]
+        expected = labellings[crystals.hit_labelling.values[row]] @ crystals.crystal_rotation.values[row]
         np.testing.assert_allclose(rotation, expected)
     assert merged(results).attrs["laue"] == "2/m"
 

@@ -9,6 +9,7 @@ from typing import Any
 from conftest import FRAMES, Campaign
 
 from diffdask.cluster import run_blocks
+from diffdask.io.results_store import open_unfinished
 from diffdask.pipeline import screen as pipeline
 from diffdask.planning import blocks_of
 
@@ -18,11 +19,6 @@ BLOCK_FRAMES = 16
 
 #: The store is gone through so often in one round: eight blocks, so that two workers end at the same time.
 _TURNS = 2
-
-_HOW = {
-    "window_q_min": 0.0, "window_q_max": 0.0, "common_mode": "zero-peak", "clip_low": 5.0, "clip_high": 5.0,
-    "clip_passes": 3, "snr": 6.0, "threshold": 5.0, "min_pixels": 2, "max_pixels": 30, "radius": 4,
-}  # fmt: skip
 
 
 def bench_decode(beside: Any, campaign: Campaign, clients: dict[int, Any]) -> None:
@@ -53,7 +49,7 @@ def bench_screen_on_two(beside: Any, campaign: Campaign, clients: dict[int, Any]
 
 
 def described(name: str) -> dict[str, Any]:
-    return {"group": GROUP, "name": name, "rounds": 5, "frames_per_call": FRAMES * _TURNS}
+    return {"group": GROUP, "name": name, "rounds": 11, "frames_per_call": FRAMES * _TURNS}
 
 
 def decode(campaign: Campaign, client: Any, *, at_a_time: int = BLOCK_FRAMES) -> Callable[[], None]:
@@ -75,7 +71,8 @@ def decode(campaign: Campaign, client: Any, *, at_a_time: int = BLOCK_FRAMES) ->
 def screen(campaign: Campaign, client: Any) -> Callable[[], None]:
     """What workers do in the verb ``screen``: read, screen, write and mark."""
     paths = {"frames": str(campaign.frames), "results": str(campaign.results)}
-    return _over_all_blocks(client, functools.partial(pipeline._screen_block, **paths, how=_HOW))
+    how = open_unfinished(campaign.results, "screen").attrs["parameters"]
+    return _over_all_blocks(client, functools.partial(pipeline._screen_block, **paths, how=how, min_peaks=5))
 
 
 def _over_all_blocks(client: Any, task: Callable[[Any], None]) -> Callable[[], None]:

@@ -21,8 +21,9 @@ _LIBRARIES = ("diffdask", "numpy", "numba", "zarr", "numcodecs", "dask", "pyFAI"
 _ABOUT = """\
 Made by `{command}`; do not edit. What is measured, and how: [performance](../docs/performance.md).
 
-*ratio* is the fastest time over the fastest time of the group's reference, both taken in turns in one run; the first
-row of a group is its reference, unless a name says otherwise. Ratios can be compared between machines, times cannot.
+*ratio* is a time over that of the group's reference just before it: the median of all turns and, in brackets, the
+least and the greatest. The first row of a group is its reference, unless a name says otherwise. Ratios can be compared
+between machines, times cannot; where turns differ much, the machine did something else meanwhile.
 """
 
 
@@ -55,12 +56,22 @@ def _rows(members: list[dict[str, Any]]) -> list[str]:
     rows = [heads, ["---", *["---:"] * (len(heads) - 3), "---", "---"]]
     for one in members:
         info, stats = one["extra_info"], one["stats"]
-        ratio = stats["min"] / min(info["reference_s"]) if info["reference_s"] else 1.0
+        ratios = [time / reference for time, reference in zip(stats["data"], info["reference_s"], strict=False)] or [
+            1.0
+        ]
+        ratio = statistics.median(ratios)
         rate = [f"{info['columns']['frames_per_call'] / stats['median']:.0f}"] if per_frame else []
         found = [str(info["columns"].get(name, "")) for name in further]
         met = "" if info["asked"] is None else "yes" if ratio <= info["asked"] else "**no**"
-        rows.append([one["name"], _milliseconds(stats["median"]), *rate, f"{ratio:.3g}", *found, info["words"], met])
+        rows.append(
+            [one["name"], _milliseconds(stats["median"]), *rate, _with_spread(ratios), *found, info["words"], met]
+        )
     return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _with_spread(ratios: list[float]) -> str:
+    spread = f" ({min(ratios):.3g} to {max(ratios):.3g})" if max(ratios) > min(ratios) else ""
+    return f"{statistics.median(ratios):.3g}{spread}"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -19,6 +19,7 @@ FRAMES, BLOCK_FRAMES = 32, 16
 #: What a worker does with its blocks; it prints its peak above what it held when idle, in bytes.
 WORKER = """
 import gc, re, sys
+from diffdask.io.results_store import open_screen
 from diffdask.pipeline import screen
 from diffdask.pipeline.layout import load_layout
 
@@ -26,15 +27,15 @@ def held(kind):
     return 1024 * int(re.search(kind + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 
 frames, results, size, count = *sys.argv[1:3], *map(int, sys.argv[3:])
-how = {"common_mode": "zero-peak"}
+how = open_screen(results).attrs["parameters"]
 load_layout(results)
-screen._screen_block((0, 1), frames=frames, results=results, how=how)  # compiles
+screen._screen_block((0, 1), frames=frames, results=results, how=how, min_peaks=5)  # compiles
 gc.collect()
 idle = held("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
 for _ in range(3):
     for start in range(0, count, size):
-        screen._screen_block((start, start + size), frames=frames, results=results, how=how)
+        screen._screen_block((start, start + size), frames=frames, results=results, how=how, min_peaks=5)
 sys.stdout.write(str(held("VmHWM") - idle))
 """
 

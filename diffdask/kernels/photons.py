@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffdask.kernels.compilation import compiled
-from diffdask.kernels.gathering import convert_readings
+from diffdask.kernels.gathering import convert_runs
 from diffdask.kernels.lanes import sum_between
 
 #: Photons that no pixel ever caught, either way: what lies beyond, or is not a number, is no reading.
@@ -40,19 +40,10 @@ def count_photons(adu, pixels, run, begin, end, offset, gain, photons):
     int
         The run that begins at ``end``.
     """
-    panel_size = adu.size // gain.size
-    while run < pixels.run_panel.size and pixels.run_start[run] < end:
-        first, last, panel = pixels.run_start[run], pixels.run_start[run + 1], pixels.run_panel[run]
-        convert_readings(
-            adu[panel * panel_size : (panel + 1) * panel_size],
-            pixels.place_in_panel[first:last],
-            pixels.correction[first:last],
-            offset[panel],
-            gain[panel],
-            photons[first - begin : last - begin],
-        )
-        run += 1
-    return run
+    return convert_runs(
+        adu, adu.size // gain.size, pixels.run_start, pixels.run_panel, pixels.place_in_panel, pixels.correction, run,
+        begin, end, offset, gain, photons,
+    )  # fmt: skip
 
 
 @compiled

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from diffdask.kernels.background import BRIGHTEST, clip_ring, clip_runs, count_above, count_runs
+from diffdask.kernels.cells import sum_cells
 from diffdask.kernels.compilation import compiled, kernel
-from diffdask.kernels.lanes import RUN, sum_between
+from diffdask.kernels.lanes import RUN
 from diffdask.kernels.peaks import CANDIDATE, EXCLUDED, join_candidates
 from diffdask.kernels.photons import NO_READING, count_photons, find_zero_peak
 
@@ -87,16 +88,11 @@ def sum_residual(adu, shape, pixels, gain, how, scratch, mean, first, second, co
     int
         Number of peaks.
     """
-    offset = scratch.offset
-    _find_offset(adu, shape, pixels, gain, how, offset)
-    found = _sum_rings(adu, pixels, gain, how, scratch, mean, first, second, count)
-    bright = scratch.bright[:found]
-    peak_count = join_candidates(
-        adu, shape, pixels, offset, gain, mean, scratch.deviation, bright, scratch.state, how, peaks
-    )
-    _leave_out(adu, shape, pixels, gain, how.wing, bright, scratch, mean, first, second, count)
-    recentre_cells(first, second, count, how.ring_pixels, mean)
-    return peak_count
+    _find_offset(adu, shape, pixels, gain, how, scratch.offset)
+    found, run = 0, 0
+    for ring in range(mean.size):
+        found, run = _sum_ring(adu, ring, pixels, run, gain, how, scratch, found, mean, first, second, count)
+    return _finish_sums(adu, shape, pixels, gain, how, scratch, found, mean, first, second, count, peaks)
 
 
 @compiled
@@ -108,45 +104,44 @@ def _find_offset(adu, shape, pixels, gain, how, offset):
 
 
 @compiled
-def _sum_rings(adu, pixels, gain, how, scratch, mean, first, second, count):
-    """Clip every ring, sum its cells about the clipped mean, and list its bright pixels; gives their number."""
-    rings, azimuths = first.shape
-    found, run = 0, 0
-    for ring in range(rings):
-        begin, end = pixels.start[ring * azimuths], pixels.start[(ring + 1) * azimuths]
-        place, correction = pixels.place[begin:end], pixels.correction[begin:end]
-        photons = scratch.photons[: end - begin]
-        run = count_photons(adu, pixels, run, begin, end, scratch.offset, gain, photons)
-        floor = 0.0  # so that faint peaks stand out of dark rings; their means are set right when recentred
-        runs = scratch.runs[: count_runs(photons.size)]
-        mean[ring], scratch.deviation[ring], _ = clip_runs(
-            photons, how.clip_low, how.clip_high, floor, how.clip_passes, how.ring_pixels, runs
-        )
-        if np.isnan(mean[ring]):
-            first[ring] = 0.0
-            second[ring] = 0.0
-            count[ring] = 0
-            continue
-        found = _list_bright(photons, runs, place, correction, mean[ring], scratch.deviation[ring], how, scratch, found)
-        level = np.float32(mean[ring])
-        mean[ring] = level  # the sums are about this very number
-        _sum_cells(
-            photons,
-            pixels.start[ring * azimuths : (ring + 1) * azimuths + 1],
-            level,
-            first[ring],
-            second[ring],
-            count[ring],
-        )
-    return found
+def _sum_ring(adu, ring, pixels, run, gain, how, scratch, found, mean, first, second, count):
+    """Clip a ring, sum its cells about the clipped mean, and list its bright pixels.
+
+    Gives how many bright pixels are listed by now, and the run of pixels with which the next ring begins.
+    """
+    azimuths = first.shape[1]
+    start = pixels.start[ring * azimuths : (ring + 1) * azimuths + 1]
+    begin, end = start[0], start[azimuths]
+    photons = scratch.photons[: end - begin]
+    run = count_photons(adu, pixels, run, begin, end, scratch.offset, gain, photons)
+    floor = 0.0  # so that faint peaks stand out of dark rings; their means are set right when recentred
+    runs = scratch.runs[: count_runs(photons.size)]
+    mean[ring], scratch.deviation[ring], _ = clip_runs(
+        photons, how.clip_low, how.clip_high, floor, how.clip_passes, how.ring_pixels, runs
+    )
+    if np.isnan(mean[ring]):
+        first[ring] = 0.0
+        second[ring] = 0.0
+        count[ring] = 0
+        return found, run
+    place, correction = pixels.place[begin:end], pixels.correction[begin:end]
+    found = _list_bright(photons, runs, place, correction, mean[ring], scratch.deviation[ring], how, scratch, found)
+    level = np.float32(mean[ring])
+    mean[ring] = level  # the sums are about this very number
+    sum_cells(photons, start, -NO_READING, NO_READING, level, first[ring], second[ring], count[ring])
+    return found, run
 
 
 @compiled
-def _sum_cells(photons, start, level, first, second, count):
-    """Sum the cells of a ring; its pixels begin at ``start[0]`` in the list, its cells where ``start`` says."""
-    for azimuth in range(first.size):
-        values = photons[start[azimuth] - start[0] : start[azimuth + 1] - start[0]]
-        first[azimuth], second[azimuth], count[azimuth] = sum_between(values, -NO_READING, NO_READING, level)
+def _finish_sums(adu, shape, pixels, gain, how, scratch, found, mean, first, second, count, peaks):
+    """Join the bright pixels to peaks, take them off the sums, and recentre these; gives the number of peaks."""
+    bright = scratch.bright[:found]
+    peak_count = join_candidates(
+        adu, shape, pixels, scratch.offset, gain, mean, scratch.deviation, bright, scratch.state, how, peaks
+    )
+    _leave_out(adu, shape, pixels, gain, how.wing, bright, scratch, mean, first, second, count)
+    recentre_cells(first, second, count, how.ring_pixels, mean)
+    return peak_count
 
 
 @compiled

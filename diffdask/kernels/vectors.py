@@ -7,7 +7,7 @@ from numba.core import cgutils
 
 LANES = 16
 
-FLOAT, COUNT, BIT = ir.FloatType(), ir.IntType(32), ir.IntType(1)
+FLOAT, DOUBLE, COUNT, BIT = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(1)
 
 
 def vector_of(kind: Any) -> Any:
@@ -36,6 +36,13 @@ def load(builder: Any, kind: Any, pointer: Any, is_there: Any = None) -> Any:
 def gather(builder: Any, kind: Any, pointers: Any, align: int, is_there: Any) -> Any:
     """Sixteen values from sixteen places in memory; 0 in lanes that are not there."""
     return _masked(builder, "gather", kind, [pointers, ir.Constant(COUNT, align), is_there, constant(kind, 0)])
+
+
+def addresses(builder: Any, base: Any, places: Any) -> Any:
+    """Sixteen addresses from one base on, so that a processor may add the base by itself."""
+    found = builder.gep(base, [places], source_etype=base.type.pointee)
+    found.type = vector_of(base.type)  # llvmlite knows of one address only
+    return found
 
 
 def store(builder: Any, values: Any, pointer: Any, is_there: Any) -> None:
@@ -73,13 +80,14 @@ def reduce(builder: Any, vector: Any, join: Any) -> Any:
 
 
 def _size(kind: Any) -> Any:
-    return ir.Constant(COUNT, 4 if kind == FLOAT else kind.width // 8)
+    return ir.Constant(COUNT, {FLOAT: 4, DOUBLE: 8}[kind] if kind in (FLOAT, DOUBLE) else kind.width // 8)
 
 
 def _masked(builder: Any, what: str, kind: Any, arguments: list[Any]) -> Any:
     """Call one of LLVM's masked intrinsics: lanes that are not there touch no memory."""
     vectors, pointer = vector_of(kind), "v16p0" if what == "gather" else "p0"
-    name = f"llvm.masked.{what}.v{LANES}{'f32' if kind == FLOAT else f'i{kind.width}'}.{pointer}"
+    code = {FLOAT: "f32", DOUBLE: "f64"}[kind] if kind in (FLOAT, DOUBLE) else f"i{kind.width}"
+    name = f"llvm.masked.{what}.v{LANES}{code}.{pointer}"
     given = ir.VoidType() if what == "store" else vectors
     function = ir.FunctionType(given, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)

@@ -43,7 +43,7 @@ _AXES = [f"{axis}_star_{direction}" for axis in "abc" for direction in "xyz"]
 _SUFFIXES = (".parquet", ".csv")
 
 #: Attributes of a group that say what made it.
-_PROVENANCE = ("threshold", "method", "parameters", "version", "cross_fitted", "trained_on")
+_PROVENANCE = ("threshold", "method", "parameters", "version", "cross_fitted", "trained_on", "features", "weights")
 
 NOT_SCREENED = "not screened"
 

@@ -16,6 +16,7 @@ from diffdask.kernels.agreement import (
     Measure,
     area_under_roc,
     measure_precision,
+    precision_at_prevalence,
     precision_in_top,
     wilson_interval,
 )
@@ -25,6 +26,15 @@ FIGURES = ("diffuse_precision", "diffuse_recall", "non_diffuse_precision", "non_
 
 #: The study of 2018: VGG16, PCA to 50, logistic regression; 500 frames to train, 500 to test.
 REFERENCE = dict(zip(FIGURES, (0.953, 0.914, 0.921, 0.957, 0.936), strict=True))
+
+#: Where these come from, to be said wherever they are shown.
+REFERENCE_SOURCE = (
+    "Table I of the study of 2018 (VGG16 with ImageNet's weights, 50 principal components, logistic regression; "
+    "500 hits to train and 500 to test, of another experiment)"
+)
+
+#: Share of diffuse among the hits that it tested: the one at which its precisions and recalls agree.
+REFERENCE_PREVALENCE = 0.488
 
 #: Two-sided 95 %.
 _PERCENTILES = (2.5, 97.5)
@@ -105,32 +115,42 @@ def measure_scores(
     y, score = np.asarray(y), np.asarray(score)
     counts = count_cells(y == 1, score >= threshold)
     values = find_values(y, score, threshold=threshold, top=top)
-    drawn = [
-        find_values(y[rows], score[rows], threshold=threshold, top=top and max(1, round(rows.size * top / y.size)))
-        for rows in samples
-    ]
+    drawn = _find_drawn(y, score, samples, threshold, top)
     rests_on = [*_counts_of(counts).tolist(), min(counts.sum(axis=1).tolist()), min(top or int(y.sum()), y.size)]
     measures = {
-        name: _measure(value, np.array([one[name] for one in drawn]), count)
-        for (name, value), count in zip(values.items(), rests_on, strict=True)
+        name: _measure(value, drawn[name], count) for (name, value), count in zip(values.items(), rests_on, strict=True)
     }
     return {
         **measures,
-        "precision_at_prevalence": {
-            "prevalence": prevalence,
-            **measure_precision(
-                int(counts[0, 0]),
-                int(counts[0].sum()),
-                int(counts[1, 0]),
-                int(counts[1].sum()),
-                prevalence,
-                max(len(samples), 200),
-                np.random.default_rng(seed),
-            ),
-        },
+        "precision_at_prevalence": _measure_at(prevalence, counts, max(len(samples), 200), seed),
         "confusion": counts.tolist(),
         "passes_reference": bool(all(values[name] >= REFERENCE[name] for name in FIGURES)),
     }
+
+
+def refer_to(prevalence: float) -> dict[str, Any]:
+    """The reference's row: ``figures``, ``source``, ``prevalence``, and its precision at ours, from its recalls."""
+    rates = REFERENCE["diffuse_recall"], 1.0 - REFERENCE["non_diffuse_recall"]
+    return {
+        "figures": REFERENCE,
+        "source": REFERENCE_SOURCE,
+        "prevalence": REFERENCE_PREVALENCE,
+        "precision_at_prevalence": float(precision_at_prevalence(*rates, prevalence)),
+    }
+
+
+def tell_reference(reference: dict[str, Any]) -> str:
+    """Where the row of :func:`refer_to` comes from, in words."""
+    own = f"{100 * reference['prevalence']:.0f} % of those were diffuse"
+    return f"Reference: {reference['source']}; {own}."
+
+
+def warn_of_weights(weights: str | None) -> str | None:
+    """What to say, loudly, wherever figures rest on such weights of VGG16; None where they are no random ones."""
+    if not (weights or "").startswith("random"):
+        return None
+    told = "VGG16 HAS RANDOM WEIGHTS, not ImageNet's: these figures say nothing of what VGG16 can do."
+    return f"{told} Its weights: {weights}."
 
 
 def find_values(
@@ -175,6 +195,26 @@ def _counts_of(counts: np.ndarray) -> np.ndarray:
     """Hits that each of the five figures is a share of."""
     (found, missed), (wrong, left) = counts
     return np.array([found + wrong, found + missed, left + missed, left + wrong, counts.sum()])
+
+
+def _find_drawn(
+    y: np.ndarray, score: np.ndarray, samples: Sequence[np.ndarray], threshold: float, top: int | None
+) -> dict[str, np.ndarray]:
+    """Values of every sample, name to (draws,); of a smaller sample the best fewer hits count."""
+    found = [
+        find_values(y[rows], score[rows], threshold=threshold, top=top and max(1, round(rows.size * top / y.size)))
+        for rows in samples
+    ]
+    names = (*FIGURES, "area_under_roc", "precision_in_top")
+    return {name: np.array([one[name] for one in found]) for name in names}
+
+
+def _measure_at(prevalence: float, counts: np.ndarray, draws: int, seed: int) -> Measure:
+    """Precision at a prevalence, from counts (label, prediction)."""
+    (found, missed), (wrong, left) = counts.tolist()
+    random = np.random.default_rng(seed)
+    measured = measure_precision(found, found + missed, wrong, wrong + left, prevalence, draws, random)
+    return {"prevalence": prevalence, **measured}
 
 
 def _measure(value: float, drawn: np.ndarray, count: int) -> Measure:

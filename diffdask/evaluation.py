@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdask.catalogue import catalogue_table
+from diffdask.classification import FIGURES, draw_hits, measure_scores, refer_to, warn_of_weights
 from diffdask.errors import BadParameter
 from diffdask.io.labels import read_labels
 from diffdask.kernels.agreement import (
@@ -118,7 +119,8 @@ def evaluate_table(
     -------
     dict
         JSON-able. A number that cannot be had is None. Without any score what
-        needs one is None, and ``next`` says what to run.
+        needs one is None, and ``next`` says what to run. ``hits_only`` is the reference's Table I: labelled hits of
+        both classes that the screen found and that have a score.
 
     Notes
     -----
@@ -144,42 +146,9 @@ def evaluate_table(
         "runs": _runs(chosen["run"].to_numpy(), label, is_hit, predicted if is_ranked else None),
         **_provenance(table.attrs.get("scores") or {}),
     }
-    is_probability = threshold_of(table) == THRESHOLD
-    options = (prevalence, top, bootstrap, seed)
-    ranking = _compare_ranking(label, is_hit, score, predicted, is_probability, *options) if is_ranked else {}
+    options = (threshold_of(table), prevalence, top, bootstrap, seed)
+    ranking = _compare_ranking(label, is_hit, score, predicted, *options) if is_ranked else {}
     return result | {name: ranking.get(name) for name in _RANKING}
-
-
-def format_evaluation(result: dict[str, Any]) -> str:
-    """Write an evaluation as a table to read."""
-    labelled = ", ".join(f"{count} {name}" for name, count in result["labelled"].items())
-    against = result["hits_against_blanks"]
-    lines = [
-        f"labelled frames        {labelled}",
-        f"hits against blanks    {format_measure(against['accuracy'])}",
-        f"  hits found           {format_measure(against['hits_found'])}",
-        f"  blanks left out      {format_measure(against['blanks_left_out'])}",
-    ]
-    if result["labelled_not_ok"]:
-        lines.append(
-            f"{result['labelled_not_ok']} labelled frames could not be used: see frame_status in the catalogue"
-        )
-    return "\n".join([*lines, *(_ranking_lines(result) if result["is_ranked"] else [result["next"]])])
-
-
-def format_measure(measure: Measure, *, is_share: bool = True) -> str:
-    """Write a measure with its interval, shares in per cent.
-
-    Examples
-    --------
-    >>> format_measure({"value": 0.5, "low": 0.095, "high": 0.905, "count": 2})
-    '50.0 % (9.5 to 90.5, n = 2)'
-    """
-    if measure["value"] is None:
-        return f"none (n = {measure['count']})"
-    value, low, high = ((measure[name] * 100 if is_share else measure[name]) for name in ("value", "low", "high"))
-    digits, unit = (1, " %") if is_share else (3, "")
-    return f"{value:.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f}, n = {measure['count']})"
 
 
 def threshold_of(table: pd.DataFrame) -> float:
@@ -196,6 +165,7 @@ def predict_labels(is_hit: np.ndarray, score: np.ndarray, threshold: float = THR
 
 #: What needs a score.
 _RANKING = (
+    "hits_only",
     "confusion",
     "classes",
     "accuracy",
@@ -222,7 +192,7 @@ def _compare_ranking(
     is_hit: np.ndarray,
     score: np.ndarray,
     predicted: np.ndarray,
-    is_probability: bool,
+    threshold: float,
     prevalence: float | None,
     top: int | None,
     bootstrap: int,
@@ -234,6 +204,7 @@ def _compare_ranking(
     random = np.random.default_rng(seed)
     own = float(counts[0].sum() / counts[:2].sum()) if counts[:2].any() else None
     return {
+        "hits_only": _compare_classes(label[is_scored], score[is_scored], threshold, bootstrap, seed),
         "confusion": {"labels": list(LABELS), "rows": "label", "columns": "predicted", "counts": counts.tolist()},
         "classes": {
             name: {
@@ -250,8 +221,28 @@ def _compare_ranking(
             "source": _OWN_PREVALENCE if prevalence is None else "as given",
         },
         "precision_at_prevalence": _precisions(counts, prevalence, own, bootstrap, random),
-        "log_likelihood": measure_likelihood(diffuse, other, bootstrap, random) if is_probability else None,
+        "log_likelihood": measure_likelihood(diffuse, other, bootstrap, random)
+        if threshold == THRESHOLD  # a probability
+        else None,
         "hits_without_score": int((is_hit & ~np.isfinite(score)).sum()),
+    }
+
+
+def _compare_classes(
+    label: np.ndarray, score: np.ndarray, threshold: float, bootstrap: int, seed: int
+) -> dict[str, Any] | None:
+    """Table I of hits, labels and scores (n,), that are labelled as hits; None where a class has none."""
+    y, score = (label == _DIFFUSE)[label != _BLANK].astype(int), score[label != _BLANK]
+    if np.unique(y).size < 2:
+        return None
+    order = np.lexsort((score, y))  # so that the draws do not depend on the order of the frames
+    samples = draw_hits(y.size, bootstrap, seed=seed)
+    found = measure_scores(y[order], score[order], samples=samples, threshold=threshold, seed=seed)
+    return {
+        "hits": int(y.size),
+        "prevalence": float(y.mean()),
+        **{name: found[name] for name in (*FIGURES, "confusion", "passes_reference")},
+        "reference": refer_to(USUAL_PREVALENCE),
     }
 
 
@@ -303,28 +294,9 @@ def _provenance(scores: dict[str, Any]) -> dict[str, Any]:
         "cross_fitted": cross_fitted,
         "note": (_BY_RUN if cross_fitted and fold_by == "run" else _NOTES[cross_fitted]) if scores else None,
         "version": scores.get("version"),
+        "features": scores.get("features"),
+        "warning": warn_of_weights(scores.get("weights")),
     }
-
-
-def _ranking_lines(result: dict[str, Any]) -> list[str]:
-    confusion, top = result["confusion"], result["precision_in_top"]
-    lines = ["", f"{'label':<14}{'precision':<34}{'recall':<34}{'predicted ' + ', '.join(confusion['labels'])}"]
-    for (name, row), counts in zip(result["classes"].items(), confusion["counts"], strict=True):
-        precision, recall = format_measure(row["precision"]), format_measure(row["recall"])
-        lines.append(f"{name:<14}{precision:<34}{recall:<34}{', '.join(map(str, counts))}")
-    lines += [
-        "",
-        f"accuracy               {format_measure(result['accuracy'])}",
-        f"area under the curve   {format_measure(result['area_under_roc'], is_share=False)}",
-        f"precision in the top   {format_measure(top)}",
-    ]
-    if result["log_likelihood"]:
-        lines.append(f"log-likelihood a label {format_measure(result['log_likelihood'], is_share=False)}")
-    for row in result["precision_at_prevalence"]:
-        lines.append(f"precision where {100 * row['prevalence']:4.1f} % of the hits are diffuse  {format_measure(row)}")
-    if result["hits_without_score"]:
-        lines.append(f"{result['hits_without_score']} labelled hits have no score and count as not picked")
-    return [*lines, f"prevalence of the labels: {result['prevalence']['source']}", f"note: {result['note']}"]
 
 
 def _check(prevalence: float | None, top: int | None, bootstrap: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,9 @@ def find_label_curve(
     Returns
     -------
     dict
-        JSON-able: ``labels``, the counts; ``left_out``, counts that there were too few hits for; and for each of
-        ``CURVES`` a dict of lists ``value`` (mean over repeats), ``low`` and ``high`` (95 %).
+        JSON-able: ``labels``, the counts; ``left_out``, counts that there were too few hits for; ``hits``,
+        ``diffuse``, ``repeats``, ``folds_by`` and ``seed``; and for each of ``CURVES`` a dict of lists ``value`` (mean
+        over repeats), ``low`` and ``high`` (95 %).
 
     Raises
     ------
@@ -73,23 +75,17 @@ def find_label_curve(
     """
     if min(counts) < 2 * MEMBERS:
         raise BadParameter(f"counts of {min(counts)} labels: a ranker needs at least {2 * MEMBERS}")
-    y = np.asarray(y)
-    ranker = ranker or Ranker(engine="scikit-learn", seed=seed)
+    y, ranker = np.asarray(y), ranker or Ranker(engine="scikit-learn", seed=seed)
     X = X if ranker.standardise else rotate_rows(np.asarray(X, dtype=float))  # once for all fits
     folds = make_folds(y, fold_count=fold_count, seed=seed, group=run)
-    most = min(train.size for train, _ in folds)
-    kept = [count for count in sorted(set(counts)) if count <= most]
-    if not kept:
-        raise BadLabels(f"{most} hits are left to train on; a curve from {min(counts)} labels needs more")
-    left_out = [count for count in sorted(set(counts)) if count > most]
-    if left_out:
-        _log.info("%d hits are left to train on: no point of the curve at %s", most, ", ".join(map(str, left_out)))
-    samples = draw_hits(y.size, bootstrap, seed=seed)
-    points = [_find_point(X, y, run, folds, count, repeats, ranker, samples, seed) for count in kept]
+    kept, left_out = _keep_counts(counts, min(train.size for train, _ in folds))
+    trial = _Trial(X, y, run, folds, ranker, draw_hits(y.size, bootstrap, seed=seed), repeats, seed)
+    points = [trial.find_point(count) for count in kept]
     curves = {
         name: {part: [point[name][part] for point in points] for part in ("value", "low", "high")} for name in CURVES
     }
-    return {"labels": kept, "left_out": left_out, "repeats": repeats, **curves}
+    told = {"hits": int(y.size), "diffuse": int(y.sum()), "folds_by": "hit" if run is None else "run", "seed": seed}
+    return {"labels": kept, "left_out": left_out, "repeats": repeats, **told, **curves}
 
 
 def format_label_curve(curve: dict[str, Any]) -> str:
@@ -117,26 +113,43 @@ def _cell(one: dict[str, list[float | None]], i: int, *, is_share: bool) -> str:
     return f"{value} ({low}–{high})"
 
 
-def _find_point(
-    X: np.ndarray,
-    y: np.ndarray,
-    run: np.ndarray | None,
-    folds: Sequence[Fold],
-    count: int,
-    repeats: int,
-    ranker: Ranker,
-    samples: Sequence[np.ndarray],
-    seed: int,
-) -> dict[str, dict[str, float | None]]:
-    """Measures at one number of labels, over repeats."""
-    repeated, drawn = [], []
-    for repeat in range(repeats):
-        random = np.random.default_rng([seed, count, repeat])
-        fewer = [(train[draw_labels(y[train], count, random)], test) for train, test in folds]
-        score = score_folds(ranker, X, y, fewer, group=run)
-        repeated.append(_values(y, score))
-        drawn += [_values(y[rows], score[rows]) for rows in samples[repeat::repeats]]
-    return {name: _summarise(np.array(repeated)[:, i], np.array(drawn)[:, i]) for i, name in enumerate(CURVES)}
+def _keep_counts(counts: Sequence[int], most: int) -> tuple[list[int], list[int]]:
+    """Counts, rising, that there are hits enough for, and those that there are not."""
+    wanted = sorted(set(counts))
+    kept, left_out = [count for count in wanted if count <= most], [count for count in wanted if count > most]
+    if not kept:
+        raise BadLabels(f"{most} hits are left to train on; a curve from {min(counts)} labels needs more")
+    if left_out:
+        _log.debug("%d hits are left to train on: no point of the curve at %s", most, ", ".join(map(str, left_out)))
+    return kept, left_out
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What all points of a curve have in common."""
+
+    X: np.ndarray  #: (n, f)
+    y: np.ndarray  #: (n,) 0 and 1
+    run: np.ndarray | None  #: (n,)
+    folds: Sequence[Fold]
+    ranker: Ranker
+    samples: Sequence[np.ndarray]  #: rows of each draw of the bootstrap
+    repeats: int
+    seed: int
+
+    def find_point(self, count: int) -> dict[str, dict[str, float | None]]:
+        """Measures at one number of labels, over repeats."""
+        repeated, drawn = [], []
+        for repeat in range(self.repeats):
+            score = self._score(count, np.random.default_rng([self.seed, count, repeat]))
+            repeated.append(_values(self.y, score))
+            drawn += [_values(self.y[rows], score[rows]) for rows in self.samples[repeat :: self.repeats]]
+        return {name: _summarise(np.array(repeated)[:, i], np.array(drawn)[:, i]) for i, name in enumerate(CURVES)}
+
+    def _score(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """Scores of all hits, (n,), by rankers that had ``count`` labels of other folds."""
+        fewer = [(train[draw_labels(self.y[train], count, random)], test) for train, test in self.folds]
+        return score_folds(self.ranker, self.X, self.y, fewer, group=self.run)
 
 
 def _values(y: np.ndarray, score: np.ndarray) -> list[float]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from diffdask.classification import FIGURES, REFERENCE, draw_hits, measure_scores
+from diffdask.classification import REFERENCE, draw_hits, measure_scores, refer_to, tell_reference
 from diffdask.errors import BadParameter
 from diffdask.kernels.agreement import Measure
+from diffdask.models.coordinates import choose_coordinates
 from diffdask.models.folds import Fold, make_folds
 from diffdask.models.ranker import Ranker, score_folds
 
@@ -28,7 +29,10 @@ COLUMNS = {
     "precision_at_prevalence": "P at prevalence",
 }
 
-_REFERENCE_ROW = "reference (2018)"
+REFERENCE_ROW = "reference (2018)"
+
+#: Said where the reference's row has a precision at another prevalence than its own.
+FROM_RECALLS = "Its precision at another share of diffuse follows from its recalls."
 
 
 def compare_methods(
@@ -37,6 +41,7 @@ def compare_methods(
     run: np.ndarray | None,
     *,
     scores: Mapping[str, tuple[np.ndarray, float]] | None = None,
+    ordered: Collection[str] = (),
     ranker: Ranker | None = None,
     folds: Sequence[Fold] | None = None,
     is_measured: np.ndarray | None = None,
@@ -52,71 +57,44 @@ def compare_methods(
     Parameters
     ----------
     features
-        Method to features (n, f), not the same f for all; NaN in rows of hits that have none. Such hits are left out
-        for all methods, else the table would compare hits, not methods.
-    y
-        (n,) labels, 1 for diffuse and 0 for non-diffuse.
-    run
-        (n,) what folds must not split: the run, or the experiment; None to deal hits one by one.
-    scores
-        Method to scores (n,) that need no training and the threshold of diffuse.
-    ranker
-        Whose parameters to use; None for the defaults.
-    folds
-        Rows to train on and to test on; None for ``fold_count`` folds by run. One fold of 500 and 500 hits is the
-        reference's split; a fold an experiment tests on experiments not seen. Every hit is tested at most once.
+        Method to features (n, f). Hits that have NaN in any are left out for all, else hits would be compared.
+    y, run
+        (n,) labels, 1 for diffuse and 0 for non-diffuse, and what folds must not split: the run, or the experiment;
+        None to deal hits one by one.
+    scores, ordered
+        Method to scores (n,) that need no training, and the threshold of diffuse. Methods of whose columns the
+        leading ones count, as many as the training hits find best.
+    ranker, folds
+        Whose parameters to use; rows to train on and to test on, no hit twice. None for the defaults, and for
+        ``fold_count`` folds by run.
     is_measured
         (n,) hits that count where they are tested, such as those of strong and medium signal; None for all.
     prevalence, top
         As in :func:`diffdask.classification.measure_scores`.
-    bootstrap
-        Draws for the intervals.
-    draw_runs
-        Draw whole runs: right where there are many.
-    seed
-        Of folds and draws.
+    bootstrap, draw_runs, seed
+        Draws for the intervals; whether of whole runs, which is right where there are many; of folds and draws.
 
     Returns
     -------
     dict
-        JSON-able: ``rows``, method to its measures, with intervals from the same draws for all; ``hits`` and
-        ``diffuse`` of them, tested; ``left_out``; ``fold_count``; ``folds_by``; ``prevalence``; ``top``; ``reference``.
+        JSON-able: ``rows``, method to its measures, and what they rest on.
 
     Raises
     ------
-    BadParameter
-        If arrays do not fit together, or a hit is tested twice.
-    BadLabels
-        If folds cannot be made.
+    BadParameter, BadLabels
+        If arrays do not fit together, a hit is tested twice, or folds cannot be made.
     """
-    scores, y = scores or {}, np.asarray(y)
-    is_there = _find_common({**features, **{name: one for name, (one, _) in scores.items()}}, y)
-    given = None if run is None else np.asarray(run)
+    scores, y, run = scores or {}, np.asarray(y), None if run is None else np.asarray(run)
+    is_there = find_complete({**features, **{name: one for name, (one, _) in scores.items()}}, y.size)
+    dealt = _deal(y, run, is_there, folds, fold_count, seed)
     ranker = ranker or Ranker(engine="scikit-learn", seed=seed)
-    dealt = _deal(y, given, is_there, folds, fold_count, seed)
-    is_tested = np.zeros(y.size, dtype=bool)
-    for _, test in dealt:
-        is_tested[test] = True
-    measured = np.flatnonzero(is_tested if is_measured is None else is_tested & np.asarray(is_measured))
-    found = {name: (_score(ranker, X, y, dealt, given), 0.5) for name, X in features.items()} | dict(scores)
-    drawn_by = given[measured] if draw_runs and given is not None else None
-    samples = draw_hits(measured.size, bootstrap, seed=seed, run=drawn_by)
+    found = {name: (_score(ranker, X, y, dealt, run, name in ordered), 0.5) for name, X in features.items()}
+    measured = _find_measured(dealt, y.size, is_measured)
+    samples = draw_hits(measured.size, bootstrap, seed=seed, run=_drawn_by(run, measured) if draw_runs else None)
     options: dict[str, Any] = {"samples": samples, "prevalence": prevalence, "top": top, "seed": seed}
-    rows = {
-        name: measure_scores(y[measured], np.asarray(one, dtype=float)[measured], threshold=threshold, **options)
-        for name, (one, threshold) in found.items()
-    }
-    return {
-        "rows": rows,
-        "hits": int(measured.size),
-        "diffuse": int(y[measured].sum()),
-        "left_out": int((~is_there).sum()),
-        "fold_count": len(dealt),
-        "folds_by": "as given" if folds is not None else "hit" if run is None else "run",
-        "prevalence": prevalence,
-        "top": top or int(y[measured].sum()),
-        "reference": REFERENCE,
-    }
+    told = {"fold_count": len(dealt), "folds_by": _name_folds(folds, run), "left_out": int((~is_there).sum())}
+    rows = _measure_rows(found | dict(scores), y, measured, options)
+    return {"rows": rows, **_tell_basis(y[measured], prevalence, top), **told, "seed": seed}
 
 
 def format_comparison(result: dict[str, Any]) -> str:
@@ -124,34 +102,85 @@ def format_comparison(result: dict[str, Any]) -> str:
 
     A star marks methods that reach every figure of the reference's Table I.
     """
-    at = f"P at {100 * result['prevalence']:g} %"
-    heads = [
-        "method",
-        *(COLUMNS | {"precision_in_top": f"top {result['top']}", "precision_at_prevalence": at}).values(),
-    ]
+    own, at = (f"{100 * share:g} %" for share in (round(result["diffuse"] / result["hits"], 3), result["prevalence"]))
+    named = COLUMNS | {"precision_in_top": f"top {result['top']}", "precision_at_prevalence": f"P at {at}"}
+    heads = ["method", *(f"{head} at {own}" if head.endswith(" P") else head for head in named.values())]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, row in result["rows"].items():
         cells = [_cell(row[column], is_share=column != "area_under_roc") for column in COLUMNS]
         lines.append("| " + " | ".join([name + (" *" if row["passes_reference"] else ""), *cells]) + " |")
-    known = [f"{100 * REFERENCE[name]:.1f}" for name in FIGURES]
-    lines.append("| " + " | ".join([_REFERENCE_ROW, *known, *["–"] * (len(COLUMNS) - len(known))]) + " |")
+    reference = result["reference_row"]
+    known = {name: f"{100 * value:.1f}" for name, value in reference["figures"].items()}
+    known["precision_at_prevalence"] = f"{100 * reference['precision_at_prevalence']:.1f}"
+    lines.append("| " + " | ".join([REFERENCE_ROW, *(known.get(column, "–") for column in COLUMNS)]) + " |")
+    return "\n".join([*lines, "", tell_basis(result), tell_reference(reference) + " " + FROM_RECALLS])
+
+
+def tell_basis(result: dict[str, Any]) -> str:
+    """What a comparison rests on, in words."""
     told = f"{result['hits']} hits tested, {result['diffuse']} of them diffuse; {result['fold_count']} folds"
     left_out = f"; {result['left_out']} hits lack a feature set and are left out for all" if result["left_out"] else ""
-    return "\n".join([*lines, "", f"{told} (by {result['folds_by']}){left_out}. Intervals: 95 %, bootstrap."])
+    return f"{told} (by {result['folds_by']}), seed {result['seed']}{left_out}. Intervals: 95 %, bootstrap."
 
 
-def _find_common(columns: Mapping[str, np.ndarray], y: np.ndarray) -> np.ndarray:
-    """Hits, (n,), that every method can speak of."""
+def find_complete(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """Hits, (n,), that every method can speak of.
+
+    Raises
+    ------
+    BadParameter
+        If there are no methods, or one has not ``count`` rows.
+    """
     if not columns:
         raise BadParameter("no methods to compare")
-    is_there = np.ones(y.size, dtype=bool)
+    is_there = np.ones(count, dtype=bool)
     for name, values in columns.items():
-        if len(values) != y.size:
-            raise BadParameter(f"'{name}' has {len(values)} rows for {y.size} labels")
-        is_there &= np.isfinite(np.reshape(values, (y.size, -1))).all(axis=1)
+        if len(values) != count:
+            raise BadParameter(f"'{name}' has {len(values)} rows for {count} labels")
+        is_there &= np.isfinite(np.reshape(values, (count, -1))).all(axis=1)
     if not is_there.all():
-        _log.warning("%d of %d hits lack a feature set and are left out for all", (~is_there).sum(), y.size)
+        _log.warning("%d of %d hits lack a feature set and are left out for all", (~is_there).sum(), count)
     return is_there
+
+
+def _measure_rows(
+    found: Mapping[str, tuple[np.ndarray, float]], y: np.ndarray, measured: np.ndarray, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Measures of each method, from its scores of all hits and its threshold."""
+    return {
+        name: measure_scores(y[measured], np.asarray(score, dtype=float)[measured], threshold=threshold, **options)
+        for name, (score, threshold) in found.items()
+    }
+
+
+def _tell_basis(y: np.ndarray, prevalence: float, top: int | None) -> dict[str, Any]:
+    """What the figures rest on: ``hits`` that are tested, ``diffuse`` of them, and the reference's row."""
+    return {
+        "hits": int(y.size),
+        "diffuse": int(y.sum()),
+        "prevalence": prevalence,
+        "top": top or int(y.sum()),
+        "reference": REFERENCE,
+        "reference_row": refer_to(prevalence),
+    }
+
+
+def _name_folds(folds: Sequence[Fold] | None, run: np.ndarray | None) -> str:
+    """What folds keep together."""
+    return "as given" if folds is not None else "hit" if run is None else "run"
+
+
+def _drawn_by(run: np.ndarray | None, measured: np.ndarray) -> np.ndarray | None:
+    """Run of each hit that counts, where runs are known."""
+    return None if run is None else run[measured]
+
+
+def _find_measured(folds: Sequence[Fold], count: int, is_measured: np.ndarray | None) -> np.ndarray:
+    """Rows of the hits that are tested and count."""
+    is_tested = np.zeros(count, dtype=bool)
+    for _, test in folds:
+        is_tested[test] = True
+    return np.flatnonzero(is_tested if is_measured is None else is_tested & np.asarray(is_measured))
 
 
 def _deal(
@@ -184,12 +213,20 @@ def _as_rows(fold: Fold) -> Fold:
     )
 
 
-def _score(ranker: Ranker, X: np.ndarray, y: np.ndarray, folds: Sequence[Fold], run: np.ndarray | None) -> np.ndarray:
+def _score(
+    ranker: Ranker, X: np.ndarray, y: np.ndarray, folds: Sequence[Fold], run: np.ndarray | None, is_ordered: bool
+) -> np.ndarray:
     """Scores of tested hits, (n,); rows of hits that lack features take no part, whatever is in them."""
     used = np.unique(np.concatenate([part for fold in folds for part in fold]))
     within = [(np.searchsorted(used, train), np.searchsorted(used, test)) for train, test in folds]
-    scores = np.full(y.size, np.nan)
-    scores[used] = score_folds(ranker, X[used], y[used], within, group=None if run is None else run[used])
+    scores, group = np.full(y.size, np.nan), None if run is None else run[used]
+    if not is_ordered:
+        scores[used] = score_folds(ranker, X[used], y[used], within, group=group)
+        return scores
+    for train, test in within:  # chosen anew without each fold's tests: a choice learns from labels too
+        count = choose_coordinates(ranker, X[used[train]], y[used[train]], seed=ranker.seed)
+        scored = score_folds(ranker, X[used, :count], y[used], [(train, test)], group=group)
+        scores[used[test]] = scored[test]
     return scores
 
 

@@ -71,7 +71,7 @@ def plot_anisotropy(peak_intensity: np.ndarray, anisotropy: np.ndarray, label: n
         axes.set_ylabel("anisotropy")
         axes.legend(fontsize=8, loc="best")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def plot_scores(
@@ -111,7 +111,7 @@ def plot_scores(
             axes.set_yscale("log")  # one hit in twenty is diffuse, and their scores are wide apart
         axes.legend(fontsize=8, loc="best")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def bin_scores(score: np.ndarray, threshold: float) -> np.ndarray:
@@ -170,7 +170,7 @@ def plot_structure(
         axes.set_ylabel(f"score: {unit}")
         axes.legend(fontsize=8, loc="best")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def plot_groups(
@@ -200,7 +200,7 @@ def plot_groups(
         axes.set_ylabel("share of the group's hits")
         axes.legend(fontsize=8, loc="best")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def plot_half_maps(shell_q: np.ndarray, correlation: np.ndarray) -> str:
@@ -214,7 +214,7 @@ def plot_half_maps(shell_q: np.ndarray, correlation: np.ndarray) -> str:
         axes.set_xlabel("q / Å⁻¹")
         axes.set_ylabel("correlation of the half maps")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def plot_learning(iteration: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> str:
@@ -228,7 +228,7 @@ def plot_learning(iteration: np.ndarray, training: np.ndarray, held_out: np.ndar
         axes.set_ylabel("mean log-likelihood of a label")
         axes.legend(fontsize=8, loc="lower right")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def plot_eigenvalues(eigenvalues: np.ndarray, marked: Sequence[int]) -> str:
@@ -246,7 +246,7 @@ def plot_eigenvalues(eigenvalues: np.ndarray, marked: Sequence[int]) -> str:
         axes.set_ylabel("eigenvalue")
         axes.legend(fontsize=8, loc="upper right")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def plot_coordinates(x: np.ndarray, y: np.ndarray, label: np.ndarray, is_top: np.ndarray, names: Sequence[str]) -> str:
@@ -258,7 +258,7 @@ def plot_coordinates(x: np.ndarray, y: np.ndarray, label: np.ndarray, is_top: np
         axes.set_ylabel(names[1])
         axes.legend(fontsize=8, loc="best")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def plot_runs(run: np.ndarray, frame_count: np.ndarray, hit_count: np.ndarray) -> str:
@@ -277,7 +277,7 @@ def plot_runs(run: np.ndarray, frame_count: np.ndarray, hit_count: np.ndarray) -
         axes.set_xlabel("run")
         axes.set_ylabel("share of frames that are hits")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def plot_background(ring_q: np.ndarray, low: np.ndarray, median: np.ndarray, high: np.ndarray) -> str:
@@ -286,12 +286,11 @@ def plot_background(ring_q: np.ndarray, low: np.ndarray, median: np.ndarray, hig
     def draw(axes: Axes) -> None:
         axes.fill_between(ring_q, low, high, color="#0f766e", alpha=0.2, linewidth=0, label="10 to 90 % of the hits")
         axes.plot(ring_q, median, color="#0f766e", linewidth=1.4, label="median")
-        axes.set_xlabel("q / Å⁻¹")
-        axes.set_ylabel("background / photon per pixel")
+        axes.set(xlabel="q / Å⁻¹", ylabel="background / photon per pixel")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=8, loc="upper right")
 
-    return _svg(draw)
+    return draw_svg(draw)
 
 
 def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, label: np.ndarray, is_top: np.ndarray) -> None:
@@ -336,15 +335,16 @@ def _scale(set_scale: Any, axis: Any, values: np.ndarray) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _svg(draw: Any) -> str:
+def draw_svg(draw: Any, *, size: tuple[float, float] = (5.0, 3.3), columns: int = 1) -> str:
+    """Draw on ``columns`` axes that share theirs of y, ``size`` in inches, and give a ``data:`` URI."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.0, 3.3), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        draw(*figure.subplots(1, columns, sharey=True, squeeze=False)[0])
         file = io.BytesIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return data_uri(file.getvalue(), "image/svg+xml")

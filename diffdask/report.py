@@ -16,10 +16,13 @@ import numpy as np
 from diffdask import plots
 from diffdask.catalogue import catalogue_table, whole_file
 from diffdask.errors import BadParameter
-from diffdask.evaluation import THRESHOLD, evaluate_table, format_measure, threshold_of
+from diffdask.evaluation import THRESHOLD, evaluate_table, threshold_of
+from diffdask.evaluation_table import format_measure
 from diffdask.frame_choice import choose_pictures, is_ranked
 from diffdask.io.labels import read_labels
-from diffdask.io.results_store import open_scores, open_screen
+from diffdask.io.results_store import frames_path, open_scores, open_screen
+from diffdask.method_pictures import describe_methods
+from diffdask.methods_table import gather_left_out, read_methods
 from diffdask.orientation_pictures import OrientationSummary, draw_orientations, read_orientations, read_structure
 from diffdask.pair_pictures import PairSummary, draw_pairs, read_pairs
 from diffdask.polar_pictures import draw_shared
@@ -70,6 +73,7 @@ class ReportContent:
     structure: pd.Series | None = None  #: of hits, by frame number, in robust standard deviations
     orientations: OrientationSummary | None = None
     map: MapSummary | None = None
+    methods: dict[str, Any] | None = None  #: what the verb ``methods`` wrote
 
 
 def report(
@@ -77,6 +81,8 @@ def report(
     *,
     labels: str | Path | None = None,
     map: str | Path | None = None,
+    methods: str | Path | None = None,
+    prevalence: float | None = None,
     to: str | Path,
     top: int = 20,
 ) -> Path:
@@ -91,6 +97,10 @@ def report(
         CSV of labels; None for a report without evaluation.
     map
         The map that ``merge`` made of these results, such as map.zarr; None for a report without.
+    methods
+        The file that ``methods`` wrote of these results; None for a report without that table.
+    prevalence
+        Share of diffuse among the hits where the ranking will be used, as for ``evaluate``.
     to
         Folder for ``report.html``; made if needed.
     top
@@ -107,7 +117,7 @@ def report(
     BadLabels
         If the labels cannot be used.
     BadParameter
-        If ``top`` is below 1.
+        If ``top`` is below 1, or ``methods`` is no such file, or of other frames.
     BadStore
         If there is no map at ``map``.
     """
@@ -116,13 +126,14 @@ def report(
     table = catalogue_table(results)
     given = None if labels is None else read_labels(labels, table["frame_id"].tolist())
     volume = None if map is None else read_map(map)
+    compared = None if methods is None else read_methods(methods, frames=frames_path(results))
     screen, scores = open_screen(results), open_scores(results)
     chosen = choose_pictures(table, given, top)
     content = ReportContent(
         title="/".join(Path(results).resolve().parts[-2:]),
         table=table,
         labels=given,
-        evaluation=None if given is None else evaluate_table(table, given),
+        evaluation=None if given is None else evaluate_table(table, given, prevalence=prevalence),
         learning_curve=None if scores is None else scores.attrs.get("learning_curve"),
         profile=summarise_background(screen),
         chosen=chosen,
@@ -134,6 +145,7 @@ def report(
         structure=read_structure(results),
         orientations=read_orientations(results),
         map=volume,
+        methods=compared,
     )
     target = Path(to) / "report.html"
     with whole_file(target) as partial:
@@ -174,6 +186,8 @@ def render_report(content: ReportContent) -> str:
         unit=_unit(table),
         sources=_sources(table),
         plots=_plots(content),
+        methods=None if content.methods is None else content.methods | describe_methods(content.methods),
+        left_out={} if content.methods is None else gather_left_out(content.methods),
         pairs=_pairs(content),
         orientations=_orientations(content),
         sections=_sections(content),

@@ -110,6 +110,14 @@ _DECLARED = (
         "azimuthal variance less counting variance, over the squared mean",
         "screen",
     ),
+    Variable(
+        "anisotropy_features",
+        ("frame", "ring_band"),
+        "float",
+        "1",
+        "root of the anisotropy of neighbouring rings, its sign kept: amplitude of what depends on azimuth",
+        "find_anisotropy_features",
+    ),
     Variable("frame_background", _FRAME, "float", "photon", "median ring mean", "screen"),
     Variable("frame_anisotropy", _FRAME, "float", "1", "median of the anisotropy over rings", "screen"),
     Variable(

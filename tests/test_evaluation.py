@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_score, recall_score, roc_auc_score
 
+from diffdask.classification import FIGURES, REFERENCE, count_cells
 from diffdask.errors import BadParameter
-from diffdask.evaluation import evaluate_table, format_evaluation, predict_labels
+from diffdask.evaluation import evaluate_table, predict_labels
+from diffdask.evaluation_table import format_evaluation
 from diffdask.variables import LABELS
 
 
@@ -173,3 +175,40 @@ def test_the_text_shows_every_class_and_prevalence() -> None:
     for word in (*LABELS, "5.0 %", "out of fold", "area under the curve"):
         assert word in text
     assert max(map(len, text.splitlines())) <= 130
+
+
+def test_table_one_is_that_of_hits_of_both_classes_by_scikit_learn() -> None:
+    table, labels = campaign(spread=0.4)
+    found = evaluate_table(table, labels, bootstrap=50)["hits_only"]
+    chosen = table.loc[labels.index]
+    is_judged = (labels != "blank").to_numpy() & chosen["frame_is_hit"].to_numpy()
+    y, picked = (labels == "diffuse").to_numpy()[is_judged], (chosen["frame_score"] >= 0.5).to_numpy()[is_judged]
+    expected = [f(y, picked, pos_label=label) for label in (True, False) for f in (precision_score, recall_score)]
+    assert [found[name]["value"] for name in FIGURES] == pytest.approx([*expected, accuracy_score(y, picked)])
+    assert found["confusion"] == count_cells(y, picked).tolist()
+    assert found["hits"] == is_judged.sum()
+    assert found["prevalence"] == pytest.approx(y.mean())
+    for name in FIGURES:
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+
+
+def test_table_one_stands_beside_the_references_with_its_source_and_prevalence() -> None:
+    table, labels = campaign()
+    result = evaluate_table(table, labels, bootstrap=50)
+    text = format_evaluation(result)
+    for name in FIGURES:
+        assert f"{100 * REFERENCE[name]:.1f}" in text
+        assert f"{100 * result['hits_only'][name]['value']:.1f} %" in text
+    assert "Table I of the study of 2018" in text
+    assert f"precision at {100 * result['hits_only']['prevalence']:.1f} %" in text
+    assert f"top {result['precision_in_top']['count']}" in text
+
+
+@pytest.mark.parametrize(("weights", "is_loud"), [("random, seed 0 (for tests only)", True), ("imagenet", False)])
+def test_random_weights_are_said_loudly_and_others_are_not(weights: str, is_loud: bool) -> None:
+    table, labels = campaign()
+    table.attrs["scores"] |= {"weights": weights, "features": "azimuthal+vgg16"}
+    result = evaluate_table(table, labels, bootstrap=5)
+    assert ("RANDOM WEIGHTS" in (result["warning"] or "")) == is_loud
+    assert ("WARNING: VGG16 HAS RANDOM WEIGHTS" in format_evaluation(result)) == is_loud
+    assert result["features"] == "azimuthal+vgg16"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from diffdask.classification import FIGURES, REFERENCE
+from diffdask.classification import FIGURES, REFERENCE, REFERENCE_PREVALENCE, refer_to
 from diffdask.errors import BadLabels, BadParameter
 from diffdask.method_comparison import COLUMNS, compare_methods, format_comparison
 from diffdask.models.ranker import Ranker
@@ -107,3 +107,43 @@ def test_what_does_not_fit_together_is_told():
         compare({}, y, run)
     with pytest.raises(BadLabels, match="folds by hit"):
         compare(sets, y, np.zeros(240))
+
+
+def test_every_precision_says_at_which_share_of_diffuse_and_the_reference_says_its_source():
+    sets, y, run = make()
+    text = format_comparison(compare(sets, y, run, prevalence=0.02))
+    head = text.splitlines()[0]
+    assert head.count("P at 50 %") == 2
+    assert "P at 2 %" in head
+    assert "2018" in text
+    assert "ImageNet" in text
+    assert "seed 0" in text
+
+
+def test_the_references_figures_agree_with_one_another_at_its_prevalence():
+    """Bayes by hand: precision and share right from recalls, to the rounding of a printed table."""
+    found, wrong = REFERENCE["diffuse_recall"], 1 - REFERENCE["non_diffuse_recall"]
+    share = REFERENCE_PREVALENCE
+    assert found * share / (found * share + wrong * (1 - share)) == pytest.approx(
+        REFERENCE["diffuse_precision"], abs=1e-3
+    )
+    assert found * share + (1 - wrong) * (1 - share) == pytest.approx(REFERENCE["overall"], abs=1e-3)
+    told = refer_to(0.05)
+    assert told["precision_at_prevalence"] == pytest.approx(0.05 * found / (0.05 * found + 0.95 * wrong))
+    assert refer_to(share)["precision_at_prevalence"] == pytest.approx(REFERENCE["diffuse_precision"], abs=1e-3)
+
+
+def test_of_ordered_features_the_leading_ones_count_and_are_chosen_without_the_tests():
+    random = np.random.default_rng(0)
+    y, run = np.arange(240) % 2, np.arange(240) // 20
+    X = random.normal(size=(240, 30))
+    X[:, 0] += 1.5 * y
+    ranker = Ranker(engine="scikit-learn", C=1.0, calibration="none", component_count=30)
+    areas = [
+        compare({"map": X}, y, run, ranker=ranker, ordered=ordered)["rows"]["map"]["area_under_roc"]["value"]
+        for ordered in (("map",), ())
+    ]
+    assert areas[0] > areas[1] + 0.01
+    noise = {"map": random.normal(size=(240, 30))}
+    area = compare(noise, y, run, ranker=ranker, ordered=("map",))["rows"]["map"]["area_under_roc"]["value"]
+    assert area == pytest.approx(0.5, abs=0.12)

@@ -17,6 +17,9 @@ import zarr
 from diffdask.evaluation import evaluate_table
 from diffdask.frame_choice import choose_pictures
 from diffdask.io.results_store import KIND, replace_group
+from diffdask.learning_curve import find_label_curve
+from diffdask.method_comparison import compare_methods
+from diffdask.models.ranker import Ranker
 from diffdask.orientation_pictures import OrientationSummary
 from diffdask.pair_pictures import PairSummary, summarise_pairs
 from diffdask.pictures import to_png
@@ -540,3 +543,74 @@ def test_the_same_content_gives_the_same_bytes() -> None:
     table = catalogue()
     made = content(table=table, structure=structure_of(table), orientations=oriented(table), map=merged())
     assert render_report(made) == render_report(made)
+
+
+# methods ------------------------------------------------------------------------------------------
+
+
+def compared_methods(**changes: Any) -> dict[str, Any]:
+    """As the verb ``methods`` writes it: two feature sets, and a score that needs no labels."""
+    random = np.random.default_rng(0)
+    y, run = np.arange(120) % 2, np.arange(120) // 20
+    sets = {"azimuthal": random.normal(size=(120, 3)) + y[:, None], HOSTILE: random.normal(size=(120, 3))}
+    ranker = Ranker(engine="scikit-learn", C=1.0, calibration="none")
+    scores = {"structure, no labels": (sets["azimuthal"][:, 0], 1.0)}
+    curve = {"counts": (10, 20), "repeats": 2, "bootstrap": 10, "ranker": ranker, "fold_count": 3}
+    made: dict[str, Any] = {
+        "comparison": compare_methods(sets, y, run, scores=scores, ranker=ranker, bootstrap=10, prevalence=0.02),
+        "curves": {name: find_label_curve(X, y, run, **curve) for name, X in sets.items()},
+        "left_out": {"vgg16": "not there; run: diffdask extract"},
+        "warnings": ["VGG16 HAS RANDOM WEIGHTS"],
+    }
+    return made | changes
+
+
+def test_the_methods_have_a_table_a_described_picture_and_a_learning_curve(whole: str) -> None:
+    made = compared_methods()
+    text = render_report(content(methods=made))
+    page = Page(text)
+    assert page.open == []
+    assert page.without_alt == []
+    assert {"methods", "labels"} <= set(page.ids)
+    assert page.tags.count("img") == Page(whole).tags.count("img") + 3
+    for row in made["comparison"]["rows"].values():
+        assert f"{row['area_under_roc']['value']:.3f}" in text
+        assert f"{100 * row['overall']['value']:.1f}" in text
+    assert "<script" not in text
+    assert {"methods", "labels"}.isdisjoint(Page(whole).ids)
+
+
+def test_each_precision_of_the_methods_says_its_share_of_diffuse_and_the_reference_its_source() -> None:
+    text = render_report(content(methods=compared_methods()))
+    assert "hold where 50.0 % of the hits are diffuse, the last column where 2 % are" in text
+    assert "Table I of the study of 2018" in text
+    assert "no hit was scored by a ranker that had seen a hit of its run" in text
+
+
+def test_random_weights_and_methods_that_are_missing_are_said_in_the_report() -> None:
+    text = render_report(content(methods=compared_methods()))
+    assert '<p class="warning">VGG16 HAS RANDOM WEIGHTS</p>' in text
+    assert "Left out: vgg16. Not there; run: diffdask extract." in text
+
+
+def test_folds_by_hit_are_called_flattering() -> None:
+    made = compared_methods()
+    made["comparison"]["folds_by"] = "hit"
+    assert "which flatters them" in render_report(content(methods=made))
+
+
+def test_methods_without_label_curves_have_no_section_of_them() -> None:
+    page = Page(render_report(content(methods=compared_methods(curves={}))))
+    assert "methods" in page.ids
+    assert "labels" not in page.ids
+
+
+def test_table_one_is_in_the_report_beside_the_references(whole: str) -> None:
+    evaluation = content().evaluation
+    assert evaluation is not None
+    found = evaluation["hits_only"]
+    for name, value in found["reference"]["figures"].items():
+        assert f"{100 * value:.1f} %" in whole
+        assert f"{100 * found[name]['value']:.1f} %" in whole
+    assert "Table I of the study of 2018" in whole
+    assert f"{100 * found['prevalence']:.1f} % of them diffuse" in whole

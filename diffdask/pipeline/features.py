@@ -155,7 +155,8 @@ def _take_own(results: str | Path, found: xr.Dataset, name: str) -> tuple[np.nda
     if name == "structure":
         return found.hit_structure.values[:, None], made
     screened = open_screen(results).isel(frame=found.hit_frame.values)
-    return find_anisotropy_features(screened, band_count=made["polar_ring_count"]).anisotropy_features.values, made
+    bands = {"band_count": made["polar_ring_count"], "feature_q_min": made["feature_q_min"]}
+    return find_anisotropy_features(screened, **bands).anisotropy_features.values, made
 
 
 def _find_scale(values: np.ndarray) -> float:

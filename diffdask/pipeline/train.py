@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 
 from diffdask.errors import BadLabels, BadParameter, nearest
 from diffdask.io.frames_store import frames_attributes, open_frames
 from diffdask.io.ranker_store import TrainedRanker, save_ranker
 from diffdask.io.results_store import frames_path
+from diffdask.models.coordinates import choose_coordinates
 from diffdask.models.folds import make_folds
 from diffdask.models.ranker import Ranker, cross_fit, find_learning_curve
 from diffdask.pipeline.features import take_features
@@ -22,9 +22,6 @@ _log = logging.getLogger(__name__)
 
 #: What folds must not split; "auto" for the run where there are runs enough.
 FOLDS = ("auto", "run", "hit")
-
-#: Strength at which numbers of coordinates are tried, where it is to be chosen itself.
-_TRIAL_C = 0.1
 
 
 def train(
@@ -61,9 +58,10 @@ def train(
         The ranker, a Zarr group.
     features
         What the ranker looks at: "azimuthal" (correlations and angular power of the polar residual), "structure"
-        (the single frame's score), "diffusion-map" (coordinates from the matrix of ``diffdask compare``, as many as
-        cross-validation finds best; such a ranker serves these hits only), "vgg16" (of ``diffdask extract``), or
-        several: "azimuthal+structure", each set then scaled to unit variance.
+        (the single frame's score), "anisotropy" (how strongly each ring depends on azimuth), "diffusion-map"
+        (coordinates from the matrix of ``diffdask compare``, as many as cross-validation finds best; such a ranker
+        serves these hits only), "vgg16" (of ``diffdask extract``), or several: "azimuthal+structure", each set then
+        scaled to unit variance.
     similarity
         Of the diffusion map: "common-arc", "correlation" or "euclidean".
     share
@@ -176,16 +174,3 @@ def choose_groups(y: np.ndarray, run: np.ndarray, fold_by: str, *, fold_count: i
         _log.info("folds are made by hit: %s", error)
         return None
     return run
-
-
-def choose_coordinates(
-    ranker: Ranker, X: np.ndarray, y: np.ndarray, *, fold_count: int, seed: int, group: np.ndarray | None = None
-) -> int:
-    """Find how many of the leading columns of X, (n, f), give held-out labels the highest probability."""
-    quick = clone(ranker).set_params(engine="scikit-learn", calibration="none", C=ranker.C or _TRIAL_C)
-    counts = [count for count in (1, 2, 3, 5, 8, 13, 20, 30) if count <= X.shape[1]]
-    likelihood = []
-    for count in counts:
-        score = cross_fit(quick, X[:, :count], y, fold_count=fold_count, seed=seed, group=group)
-        likelihood.append(np.log(np.where(y == 1, score, 1.0 - score)).mean())
-    return counts[int(np.argmax(likelihood))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno as numbers
 from collections.abc import Iterable
 
 
@@ -44,6 +45,28 @@ class BadJob(DiffdaskError):
 
 class BadParameter(DiffdaskError):
     """A parameter is outside what the computation can take."""
+
+
+class KilledBlock(DiffdaskError):
+    """A block took down every worker that it was run on."""
+
+
+class FailedBlocks(DiffdaskError):
+    """Some blocks could not be done; the others are, and stay."""
+
+
+class LostScheduler(DiffdaskError):
+    """Dask's scheduler is gone in the midst of a run."""
+
+
+class BadStorage(DiffdaskError, OSError):
+    """Object storage refuses, and will again: wrong credentials, no such bucket, or nobody there to begin with."""
+
+    errno = numbers.EACCES  # one of those after which nobody tries again
+
+
+class LostStorage(OSError):
+    """Object storage does not answer, or not well: as of any ``OSError``, another time it may."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -59,7 +59,7 @@ def test_threads_stay_in_this_process(client):
 
 def test_a_running_scheduler_is_used_and_left_running():
     with distributed.LocalCluster(
-        n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+        n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
         for _ in range(2):
             with connect(cluster.scheduler_address) as client:
@@ -94,7 +94,7 @@ def test_an_error_inside_closes_what_was_opened():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('where = "moon"', r"where = 'moon' is not known; known: 'laptop'"),
+        ('where = "moon"', r"where = 'moon' is not known; known: .*'laptop'"),
         ("workers = 2", "where = None is not known"),
         ('where = "laptop"\nworker = 2', r"unknown key 'worker'; did you mean 'workers'\?"),
         ('where = "laptop"\nworkers = "two"', "workers = 'two' must be like 0"),
@@ -165,7 +165,7 @@ def test_the_default_keeps_a_bounded_number_in_flight(client):
     blocks = (taken.append(number) or number for number in range(1000))
     iterator = run_blocks(client, square, blocks)
     next(iterator)
-    assert len(taken) <= 4 * sum(client.nthreads().values()) + 1
+    assert len(taken) <= 16 * sum(client.nthreads().values()) + 1
     iterator.close()
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from diffdask.errors import BadParameter, BadStore
+from diffdask.errors import BadFrames, BadParameter, BadStore
 from diffdask.io.crystfel_geometry import GeometryFile, parse_geometry
 from diffdask.io.marks import marked_blocks
 from diffdask.planning import align
-from diffdask.variables import VARIABLES, wrap
+from diffdask.variables import STATUS_OK, VARIABLES, wrap
 
 KIND = "diffdask frames"
 
@@ -47,7 +47,7 @@ DETECTOR_VARIABLES = tuple(
 )
 
 
-def open_frames(path: str | Path, *, chunks: int | None = None) -> xr.Dataset:
+def open_frames(path: str | Path, *, chunks: int | None = None, columns: Sequence[str] = FRAME_COLUMNS) -> xr.Dataset:
     """Open a frames store lazily.
 
     Parameters
@@ -57,12 +57,14 @@ def open_frames(path: str | Path, *, chunks: int | None = None) -> xr.Dataset:
     chunks
         Frames in a Dask chunk of ``adu``; None for a shard, the cheapest to
         read. A chunk never splits a frame.
+    columns
+        Those that are wanted: of millions of frames, text takes gigabytes.
 
     Returns
     -------
     xarray.Dataset
         ``adu`` (frame, panel, ss, fs) as a Dask array of the recorded type;
-        every other variable of the store as NumPy arrays.
+        the columns, and every variable without frames, as NumPy arrays.
 
     Raises
     ------
@@ -77,8 +79,7 @@ def open_frames(path: str | Path, *, chunks: int | None = None) -> xr.Dataset:
     if size is None or size < 1:
         raise BadParameter(f"chunks must be at least 1 frame, got {size}")
     lazy = da.from_array(adu, chunks=(size, *adu.shape[1:]), inline_array=True)
-    columns = {name: _loaded(store.arrays[name], slice(None)) for name in FRAME_COLUMNS}
-    return wrap(adu=lazy, **columns, **store.detector)
+    return wrap(adu=lazy, **{name: _loaded(store.arrays[name], slice(None)) for name in columns}, **store.detector)
 
 
 def read_frame_block(path: str | Path, start: int, stop: int, *, columns: Sequence[str] = FRAME_COLUMNS) -> xr.Dataset:
@@ -105,21 +106,44 @@ def read_frame_columns(
     return _opened_with(path, start, stop).read(slice(start, stop), columns)
 
 
-def each_frame(path: str | Path, start: int, stop: int) -> Iterator[np.ndarray]:
+def each_frame(path: str | Path, start: int, stop: int, *, status: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Read frames ``start`` to ``stop`` (exclusive) one after the other, (panel, ss, fs) each.
 
     A few are read at a time, as many as a processor keeps in its cache: a whole
     block costs half as much again, for it comes in memory that is new each time.
 
+    Parameters
+    ----------
+    path
+        The frames store.
+    start, stop
+        Which frames.
+    status
+        Their statuses, (frame,) of texts, changed in place: a frame whose chunk is damaged comes as zeros, and its
+        status says so. None to have that raised.
+
     Raises
     ------
     BadStore, BadParameter
         As :func:`read_frame_block`, when the first frame is asked for.
+    BadFrames
+        If a frame's chunk is damaged and there is no ``status``.
+    OSError
+        If the store cannot be reached: that says nothing of its frames.
     """
     adu = _opened_with(path, start, stop).arrays["adu"]
     few = max(1, _CACHED_BYTES // max(1, adu.dtype.itemsize * math.prod(adu.shape[1:])))
     for first in range(start, stop, few):
-        yield from np.asarray(adu[first : min(first + few, stop)])
+        last = min(first + few, stop)
+        try:
+            read = np.asarray(adu[first:last])
+        except OSError:
+            raise
+        except Exception:  # whatever a decoder says of damaged bytes; one by one it is seen which
+            yield from (_read_or_tell(adu, path, frame, status, frame - start) for frame in range(first, last))
+        else:
+            yield from read
+    os.stat(os.path.join(path, "zarr.json"))  # what is not there reads as zeros: so must not all of the store
 
 
 def take_frames(path: str | Path, frames: Sequence[int]) -> xr.Dataset:
@@ -175,14 +199,46 @@ class _Opened:
 
     def __init__(self, root: zarr.Group) -> None:
         self.arrays = {name: cast(zarr.Array, root[name]) for name in ("adu", *FRAME_COLUMNS, *DETECTOR_VARIABLES)}
+        self._kept: dict[str, tuple[int, np.ndarray]] = {}
 
     @functools.cached_property
     def detector(self) -> dict[str, np.ndarray]:
         return {name: _loaded(self.arrays[name], slice(None)) for name in DETECTOR_VARIABLES}
 
     def read(self, rows: slice | np.ndarray, names: Sequence[str]) -> xr.Dataset:
-        read = {name: _loaded(self.arrays[name], rows) for name in names}
+        read = {name: self._rows(name, rows) for name in names}
         return wrap(**read, **self.detector)
+
+    def _rows(self, name: str, rows: slice | np.ndarray) -> np.ndarray:
+        """Read rows; the last chunk of each column is kept, for the next block of frames is mostly in it too."""
+        array = self.arrays[name]
+        size = array.chunks[0]
+        if name == "adu" or not isinstance(rows, slice) or rows.start // size != max(rows.start, rows.stop - 1) // size:
+            return _loaded(array, rows)
+        number = rows.start // size
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != number:
+            kept = self._kept[name] = (number, _loaded(array, slice(number * size, (number + 1) * size)))
+        return kept[1][rows.start - number * size : rows.stop - number * size].copy()
+
+
+def _read_or_tell(
+    adu: zarr.Array, path: str | Path, frame: int, status: np.ndarray | None, position: int
+) -> np.ndarray:
+    """Read a frame; zeros, and why in its status, where its chunk is damaged."""
+    try:
+        return np.asarray(adu[frame])
+    except OSError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if status is None:
+            raise BadFrames(
+                f"frame {frame} of '{path}' is damaged: {reason}; ingest its file into a new store"
+            ) from error
+        told = f"unreadable: damaged in the frames store ({reason})"
+        status[position] = told if status[position] == STATUS_OK else f"{told}; {status[position]}"
+        return np.zeros(adu.shape[1:], dtype=adu.dtype)
 
 
 def _opened_with(path: str | Path, start: int, stop: int) -> _Opened:
@@ -199,7 +255,7 @@ def _opened(path: str | Path) -> _Opened:
     resolved = os.path.abspath(path)
     try:
         stat = os.stat(os.path.join(resolved, "zarr.json"))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return _open_once(resolved, (0, 0))
     return _open_once(resolved, (stat.st_mtime_ns, stat.st_ino))
 

@@ -9,6 +9,7 @@ only once it is marked.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -20,25 +21,19 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.core.sync import sync
 
 from diffdask.errors import BadStore
 from diffdask.io.frames_store import frames_attributes
 from diffdask.io.marks import remove_marks
+from diffdask.io.results_arrays import as_stored, create_array, write_arrays
 from diffdask.variables import VARIABLES
 from diffdask.version import __version__
 
 KIND = "diffdask results"
 
-#: Dims that are cut into blocks; arrays are whole along the others.
-_CHUNKED = ("frame", "hit", "other_hit")
-
-#: Variables of several dims that are kept in double precision.
-_EXACT = ("crystal_rotation", "crystal_cell", "found_rotation", "found_orientation", "fold_weight")
-
-#: Variables of whole numbers from 0 to 255.
-_BYTES = ("hit_image",)
-
-_FILL = {"float": np.nan, "integer": 0, "boolean": False, "text": ""}
+#: Chunks that are read or written at a time: Zarr holds some kilobytes for each, and a campaign has 100 000.
+_CHUNKS_AT_ONCE = 1024
 
 
 def create_results(path: str | Path, *, frames: str | Path) -> None:
@@ -133,9 +128,9 @@ def start_group(
     remove_group(path, group)
     made = root.create_group(group)
     for name in names:
-        _create_array(made, name, sizes, block)
+        create_array(made, name, sizes, block)
     if constants is not None:
-        _write_whole(made, constants)
+        write_arrays(made, constants)
     made.attrs.update({**stamp_of(path, group, parameters), "complete": False})
 
 
@@ -154,12 +149,52 @@ def stamp_of(path: str | Path, group: str, parameters: dict[str, Any]) -> dict[s
     return stamp
 
 
-def write_rows(path: str | Path, group: str, start: int, dataset: xr.Dataset) -> None:
-    """Write a Dataset's variables into rows ``start`` onwards of a group."""
+def write_rows(
+    path: str | Path, group: str, start: int, dataset: xr.Dataset, *, parameters: dict[str, Any] | None = None
+) -> None:
+    """Write a Dataset's variables into rows ``start`` onwards of a group.
+
+    Raises
+    ------
+    BadStore
+        If the group is by now that of other ``parameters``: of another run, which a worker outlived.
+    """
     stat = (Path(path) / group / "zarr.json").stat()
-    target = _open_target(os.path.abspath(path), group, (stat.st_mtime_ns, stat.st_ino))
-    for name, variable in dataset.data_vars.items():
-        target(str(name))[start : start + variable.shape[0]] = _as_stored(variable.values)
+    made_with, target = _open_target(os.path.abspath(path), group, (stat.st_mtime_ns, stat.st_ino))
+    if parameters is not None and json.loads(json.dumps(parameters)) != made_with:
+        raise BadStore(f"'{group}' of '{path}' has been made anew with other parameters in the meantime")
+    sync(
+        _write_together([(target(str(name)), as_stored(one.values)) for name, one in dataset.data_vars.items()], start)
+    )
+
+
+async def _write_together(columns: list[tuple[zarr.Array, np.ndarray]], start: int) -> None:
+    """Write columns at once: to wait for each in turn takes twice as long.
+
+    All are waited for, also where one fails: nothing may go on being written behind the back of who tries again.
+    """
+    writing = (_write_column(array.async_array, start, values) for array, values in columns)
+    for failure in await asyncio.gather(*writing, return_exceptions=True):
+        if failure is not None:
+            raise failure
+
+
+async def _write_column(array: Any, start: int, values: np.ndarray) -> None:
+    """Write a column from row ``start`` on, some chunks at a time."""
+    piece = array.chunks[0] * _CHUNKS_AT_ONCE
+    for first in range(0, len(values), piece):
+        rows = values[first : first + piece]
+        await array.setitem(slice(start + first, start + first + len(rows)), rows)
+
+
+def read_column(path: str | Path, group: str, name: str) -> np.ndarray:
+    """Read a variable whose chunks are blocks, of a group finished or not, some chunks at a time."""
+    array = cast(zarr.Array, _open_root(path)[f"{group}/{name}"])
+    values = np.empty(array.shape, dtype=array.dtype)
+    piece = array.chunks[0] * _CHUNKS_AT_ONCE
+    for first in range(0, len(values), piece):
+        values[first : first + piece] = array[first : first + piece]
+    return values
 
 
 def write_tile(path: str | Path, group: str, rows: tuple[int, int], columns: tuple[int, int], tile: xr.Dataset) -> None:
@@ -175,7 +210,7 @@ def write_whole(path: str | Path, group: str, dataset: xr.Dataset) -> None:
     for name in map(str, dataset.data_vars):
         if name in target:
             del target[name]
-    _write_whole(target, dataset)
+    write_arrays(target, dataset)
 
 
 def reopen_group(path: str | Path, group: str) -> None:
@@ -202,7 +237,7 @@ def replace_group(
     partial = f".{group}.partial"
     remove_group(path, partial)
     made = _open_root(path, mode="r+").create_group(partial)
-    _write_whole(made, dataset, block)
+    write_arrays(made, dataset, block)
     made.attrs.update({"version": __version__, **json.loads(json.dumps(attributes)), "complete": True})
     remove_group(path, group)
     (Path(path) / partial).rename(Path(path) / group)
@@ -250,13 +285,13 @@ def open_group(path: str | Path, group: str) -> xr.Dataset | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _open_target(path: str, group: str, stamp: tuple[int, int]) -> Callable[[str], zarr.Array]:
-    """Open each array of a group once a process.
+def _open_target(path: str, group: str, stamp: tuple[int, int]) -> tuple[Any, Callable[[str], zarr.Array]]:
+    """Open each array of a group once a process; also its parameters.
 
     Until the group's own file changes: what makes, grows or ends its arrays writes that last.
     """
     opened = zarr.open_group(path, path=group, mode="r+", use_consolidated=False)
-    return functools.cache(lambda name: cast(zarr.Array, opened[name]))
+    return opened.attrs.get("parameters"), functools.cache(lambda name: cast(zarr.Array, opened[name]))
 
 
 def _open_root(path: str | Path, mode: str = "r") -> zarr.Group:
@@ -298,42 +333,3 @@ def _check_stamp(path: str | Path, group: str, found: dict[str, Any], wanted: di
             f"'{group}' of '{path}' was made with other parameters ({'; '.join(changed)}); "
             "give --overwrite to make it anew, or another --results"
         )
-
-
-def _create_array(group: zarr.Group, name: str, sizes: dict[str, int], block: int) -> zarr.Array:
-    declared = VARIABLES[name]
-    shape = tuple(sizes[dim] for dim in declared.dims)
-    # a chunk is a block even where there are fewer rows: groups grow, and no two blocks may share a chunk
-    chunks = tuple(
-        block if block and dim in _CHUNKED else max(size, 1) for dim, size in zip(declared.dims, shape, strict=True)
-    )
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype=_stored_dtype(name),
-        fill_value=_FILL[declared.kind],
-        dimension_names=declared.dims,
-        attributes={"units": declared.units, "meaning": declared.meaning},
-    )
-
-
-def _write_whole(group: zarr.Group, dataset: xr.Dataset, block: int = 0) -> None:
-    sizes = {str(name): size for name, size in dataset.sizes.items()}
-    for name, variable in dataset.variables.items():  # not only data_vars: an azimuth is a coordinate
-        _create_array(group, str(name), sizes, block)[...] = _as_stored(variable.values)
-
-
-def _stored_dtype(name: str) -> Any:
-    kind = VARIABLES[name].kind
-    if kind == "float":
-        return np.float64 if len(VARIABLES[name].dims) < 2 or name in _EXACT else np.float32
-    if name in _BYTES:
-        return np.uint8
-    if kind == "integer":
-        return np.int32 if {"setting", "other_hit"} & set(VARIABLES[name].dims) else np.int64
-    return {"boolean": np.bool_, "text": str}[kind]
-
-
-def _as_stored(values: np.ndarray) -> np.ndarray:
-    return values.astype(object) if values.dtype.kind in "UO" else values

@@ -31,7 +31,7 @@ from diffdask.io.results_store import (
     start_group,
     write_tile,
 )
-from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.blocks import Marks, absolute, run_marked
 from diffdask.pipeline.crystals import (
     GROUP,
     borrow_orientations,
@@ -151,7 +151,8 @@ def compare(
     task = functools.partial(_compare_tile, tiles=tiles, results=absolute(results), similarity=similarity, how=how)
     numbers, done = [(number, number + 1) for number in range(len(tiles))], marked_blocks(results, similarity)
     with connect(on) as client:
-        run_marked(client, task, numbers, done, what="compare", unit="tile", progress=progress)
+        marks = Marks(absolute(results), similarity)
+        run_marked(client, task, numbers, done, what="compare", unit="tile", progress=progress, marks=marks)
     if "ambiguity_agreement" in open_unfinished(results, similarity):
         choose_labellings(results, how)
     finish_group(results, similarity)

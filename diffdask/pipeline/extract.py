@@ -29,7 +29,7 @@ from diffdask.kernels.images import to_vgg_input
 from diffdask.models.vgg16 import check_layers, check_precision, count_features
 from diffdask.models.vgg16_network import FEATURE_LAYERS, SIDE
 from diffdask.pipeline import hit_images
-from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.blocks import Marks, absolute, run_marked
 from diffdask.planning import Block, blocks_of
 from diffdask.variables import wrap
 
@@ -171,7 +171,8 @@ def _find_features(
         _find_block, results=absolute(results), found=found, how=how, threads=threads, taken_out=taken_out
     )
     blocks, done = blocks_of(numbers.size, how["batch"]), hit_images.still_true(results, GROUP, numbers, taken_out)
-    run_marked(client, task, blocks, done, what="VGG16", unit="hit", progress=progress)
+    marks = Marks(absolute(results), GROUP)
+    run_marked(client, task, blocks, done, what="VGG16", unit="hit", progress=progress, marks=marks)
     finish_group(results, GROUP, weights=how["weights"])
 
 

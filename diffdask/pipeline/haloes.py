@@ -35,7 +35,7 @@ from diffdask.io.results_store import (
 )
 from diffdask.kernels.lattice_fit import CENTRINGS
 from diffdask.models.chance import standardise_scores
-from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.blocks import Marks, absolute, run_marked
 from diffdask.pipeline.layout import load_layout, with_layout
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.haloes import find_directions, find_haloes
@@ -125,7 +125,8 @@ def haloes(
     task = functools.partial(_look_block, results=absolute(results), how=how)
     with connect(on) as client:
         done = _still_true(results, columns, numbers)
-        run_marked(client, task, blocks, done, what="haloes", unit="hit", progress=progress)
+        marks = Marks(absolute(results), GROUP)
+        run_marked(client, task, blocks, done, what="haloes", unit="hit", progress=progress, marks=marks)
     _write_columns(results)
     finish_group(results, GROUP)
     return results

@@ -30,7 +30,7 @@ from diffdask.io.results_store import (
     write_rows,
 )
 from diffdask.models.nuisance import NuisanceComponents
-from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.blocks import Marks, absolute, run_marked
 from diffdask.pipeline.layout import load_layout, with_layout
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.images import CONTENTS, find_polar_nuisance, render_images, render_polar_images
@@ -91,7 +91,8 @@ def draw_images(client: Any, results: Path, numbers: np.ndarray, how: dict[str, 
     taken_out = digest_taken_out(results, how)
     task = functools.partial(_draw_block, results=absolute(results), how=how, taken_out=taken_out)
     blocks, done = blocks_of(numbers.size, _BLOCK_HITS), still_true(results, GROUP, numbers, taken_out)
-    run_marked(client, task, blocks, done, what="pictures", unit="hit", progress=progress)
+    marks = Marks(absolute(results), GROUP)
+    run_marked(client, task, blocks, done, what="pictures", unit="hit", progress=progress, marks=marks)
     finish_group(results, GROUP)
 
 

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from diffdask.cluster import tell_counts
 from diffdask.io.frames_store import take_frames
-from diffdask.io.marks import mark_block, marked_blocks
+from diffdask.io.marks import mark_block, marked_blocks, unmark_blocks
 from diffdask.io.nuisance_store import save_nuisance
 from diffdask.io.results_store import (
     finish_group,
     open_group,
     open_hits,
-    open_screen,
     open_unfinished,
+    read_column,
     remove_group,
     reopen_group,
     replace_group,
@@ -26,7 +27,7 @@ from diffdask.io.results_store import (
 )
 from diffdask.models.hits import HitFinder
 from diffdask.models.nuisance import NuisanceComponents
-from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.blocks import Marks, absolute, run_marked
 from diffdask.pipeline.layout import load_layout, with_layout
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.azimuthal import find_azimuthal_features
@@ -66,8 +67,8 @@ def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None
 
     Features and scores of other hits than these are thrown away; haloes and pictures are to be gone on with.
     """
-    screened = open_unfinished(results, "screen")
-    seen = (screened.frame_peak_count.values, screened.frame_diffuse_excess.values, columns.run.values)
+    screened = (read_column(results, "screen", name) for name in ("frame_peak_count", "frame_diffuse_excess"))
+    seen = (*screened, columns.run.values)
     finder = HitFinder(min_peaks=how["min_peaks"], min_excess=how["min_excess"]).fit(*seen)
     is_hit = finder.predict(*seen)
     write_rows(results, "screen", 0, wrap(frame_is_hit=is_hit))
@@ -85,7 +86,7 @@ def average_hits(
 ) -> None:
     """Average the residual of all hits over polar bins and list their Bragg peaks, block by block."""
     layout, _ = load_layout(results)
-    numbers = np.flatnonzero(open_screen(results).frame_is_hit.values)
+    numbers = np.flatnonzero(read_column(results, "screen", "frame_is_hit"))
     polar = {name: parameters["hits"][name] for name in ("polar_ring_count", "bin_pixels")}
     start_group(
         results,
@@ -105,7 +106,11 @@ def average_hits(
         _average_block, frames=absolute(frames), results=absolute(results), screening=parameters["screen"], polar=polar
     )
     done = _still_true(results, numbers)
-    run_marked(client, task, blocks_of(numbers.size, _BLOCK_HITS), done, what="hits", unit="hit", progress=progress)
+    unmark_blocks(results, "hits", marked_blocks(results, "hits") - done)  # before what says that they no longer hold
+    write_rows(results, "hits", 0, wrap(hit_frame=numbers))
+    tell_counts(client, hits=int(numbers.size))
+    blocks, marks = blocks_of(numbers.size, _BLOCK_HITS), Marks(absolute(results), "hits")
+    run_marked(client, task, blocks, done, what="hits", unit="hit", progress=progress, marks=marks)
     finish_group(results, "hits")
 
 
@@ -141,13 +146,12 @@ def _average_block(
 ) -> None:
     """Read single hits, average their residual over polar bins, list their peaks, write and mark."""
     layout, pixels = load_layout(results)
-    numbers = np.flatnonzero(open_screen(results).frame_is_hit.values)[slice(*block)]
+    numbers = open_unfinished(results, "hits").hit_frame[slice(*block)].values
     ds = with_layout(take_frames(frames, numbers.tolist()), layout, numbers)
     how = screening_parameters(**screening)
     found = find_polar_residual(ds, how=how, pixels=pixels, **polar)
     peaks = find_peaks(ds, how=how, pixels=pixels)
-    rows = found[["polar_residual", "polar_noise"]].merge(peaks).merge(wrap(hit_frame=numbers))
-    write_rows(results, "hits", block[0], rows)
+    write_rows(results, "hits", block[0], found[["polar_residual", "polar_noise"]].merge(peaks))
     mark_block(results, "hits", block)
 
 

@@ -166,7 +166,9 @@ def _write(
     left, total = blocks_left(root), int(root.attrs["planned_frames"])  # type: ignore[arg-type]
     done = total - sum(stop - start for start, stop in left)
     task = functools.partial(write_block, path=absolute(store_path(root)))
-    with progress_bar(total, what="ingest", unit="frame", shown=progress, done=done) as bar:
+    with progress_bar(
+        total, what="ingest", unit="frame", shown=progress, done=done, blocks=len(left), client=client
+    ) as bar:
         for plan, _ in run_blocks(client, task, _plans(root, left)):
             bar.update(plan.block[1] - plan.block[0])
     unreadable = finish(root)

@@ -33,7 +33,7 @@ from diffdask.kernels.volume import add_frames, locate_frames
 from diffdask.models.chance import adjust_p_values, set_against_chance
 from diffdask.models.orientation_grid import judge_orientations, measure_misorientation
 from diffdask.models.orientation_search import TWISTS, OrientationSearch, twist_rings
-from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.blocks import Marks, absolute, run_marked
 from diffdask.pipeline.compare import ensure_compared
 from diffdask.pipeline.crystals import open_crystals
 from diffdask.pipeline.grow import grow_map
@@ -114,8 +114,8 @@ def orient(
         _start(results, grown.hit_frame.values[order], blocks, how)
         task = functools.partial(_search_block, results=absolute(results), order=order, blocks=blocks, how=how)
         with connect(on) as client:
-            done = marked_blocks(results, _SEARCH)
-            run_marked(client, task, blocks, done, what="orient", unit="hit", progress=progress)
+            done, marks = marked_blocks(results, _SEARCH), Marks(absolute(results), _SEARCH)
+            run_marked(client, task, blocks, done, what="orient", unit="hit", progress=progress, marks=marks)
         finish_group(results, _SEARCH)
     _write_orientations(results, grown, order, find_rows(blocks), significance, how)
     return results

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
-from diffdask.cluster import connect
+from diffdask.cluster import connect, count, tell_counts
 from diffdask.errors import BadStore
 from diffdask.io.frames_store import each_frame, frames_attributes, open_frames, read_frame_columns
 from diffdask.io.marks import mark_block, marked_blocks
 from diffdask.io.results_store import create_results, remove_group, stamp_of, start_group, write_rows
-from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.blocks import Marks, absolute, run_marked
+from diffdask.pipeline.failed_frames import flag_block, note_unreadable, tell_unreadable
 from diffdask.pipeline.hits import GONE_ON_WITH, OUTDATED, average_hits, decide_hits, find_features
 from diffdask.pipeline.layout import load_layout, make_layout, with_layout
+from diffdask.pipeline.status import count_screened
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.azimuthal import group_seen_rings
 from diffdask.steps.polar import describe_polar_rings, group_rings
@@ -36,6 +39,9 @@ Parameters = dict[str, dict[str, Any]]
 
 #: Columns of the frames store that the screen of a block looks at.
 _COLUMNS = ("photon_energy", "frame_status")
+
+#: Columns of all frames that the driver holds.
+_LAYOUT_COLUMNS = ("run", "photon_energy", "camera_length", "detector_shift")
 
 _SCREEN_VARIABLES = (
     "frame_is_hit",
@@ -81,12 +87,15 @@ def screen(
     feature_q_min: float = 0.5,
     seed: int = 0,
     overwrite: bool = False,
+    retry: bool = False,
     on: Any = None,
     progress: bool = True,
 ) -> Path:
     """Find hits, background and anisotropy of every frame, and the features of the hits.
 
     Running it again goes on where it stopped; frames ingested since are added.
+    A frame that is damaged, and the frames of a block that fails or takes down
+    its workers, are flagged in ``frame_status``, and the others go on.
 
     Parameters
     ----------
@@ -140,6 +149,8 @@ def screen(
         Of the folds in which the components are found.
     overwrite
         Throw away what was made with other parameters.
+    retry
+        Try blocks of frames again that failed before.
     on
         Where to run: "laptop", a scheduler's address, or a file of deploy/.
     progress
@@ -156,6 +167,10 @@ def screen(
         If the frames are unfinished, or results were made with other parameters.
     BadParameter, BadGeometry
         If a number makes no sense for these frames.
+    FailedBlocks
+        If storage failed, or blocks of hits; the same command goes on.
+    LostScheduler
+        If the scheduler is gone; the same command goes on.
     """
     frames, results = Path(frames), Path(results)
     group_rings(ring_count, polar_ring_count)
@@ -198,11 +213,12 @@ def screen(
     screening_parameters(**parameters["screen"])
     create_results(results, frames=frames)
     _check_parameters(results, parameters, overwrite=overwrite)
-    columns = open_frames(frames).drop_vars("adu")
+    columns = open_frames(frames, columns=_LAYOUT_COLUMNS).drop_vars("adu")
     make_layout(results, columns, parameters["layout"])
     _check_rings(results, parameters)
+    _note_asked(results, parameters)
     with connect(on) as client:
-        _screen_frames(client, frames, results, parameters["screen"], progress=progress)
+        _screen_frames(client, frames, results, parameters, retry=retry, progress=progress)
         decide_hits(results, columns, parameters["hits"])
         average_hits(client, frames, results, parameters, progress=progress)
     find_features(results, columns, parameters["features"])
@@ -222,6 +238,11 @@ def _check_parameters(results: Path, parameters: Parameters, *, overwrite: bool)
             return
 
 
+def _note_asked(results: Path, parameters: Parameters) -> None:
+    """Note what is being made, for those who look on before it is there: ``status`` counts hits by it."""
+    zarr.open_group(str(results), mode="r+", use_consolidated=False).attrs["asked"] = parameters
+
+
 def _check_rings(results: Path, parameters: Parameters) -> None:
     """Find out now, and not after hours, whether features can be found on these rings."""
     layout, _ = load_layout(results)
@@ -230,7 +251,10 @@ def _check_rings(results: Path, parameters: Parameters) -> None:
     group_seen_rings(rings, ring_groups=features["ring_groups"], feature_q_min=features["feature_q_min"])
 
 
-def _screen_frames(client: Any, frames: Path, results: Path, how: dict[str, Any], *, progress: bool) -> None:
+def _screen_frames(
+    client: Any, frames: Path, results: Path, parameters: Parameters, *, retry: bool, progress: bool
+) -> None:
+    how, min_peaks = parameters["screen"], parameters["hits"]["min_peaks"]
     size = int(frames_attributes(frames)["block_frames"])
     count = int(frames_attributes(frames)["frame_count"])
     layout, _ = load_layout(results)
@@ -243,15 +267,26 @@ def _screen_frames(client: Any, frames: Path, results: Path, how: dict[str, Any]
         parameters=how,
         constants=layout[["ring_q"]],
     )
-    task = functools.partial(_screen_block, frames=absolute(frames), results=absolute(results), how=how)
+    task = functools.partial(
+        _screen_block, frames=absolute(frames), results=absolute(results), how=how, min_peaks=min_peaks
+    )
     done = marked_blocks(results, "screen")
-    run_marked(client, task, blocks_of(count, size), done, what="screen", unit="frame", progress=progress)
+    tell_counts(client, **count_screened(results, done, min_peaks=min_peaks))
+    flag = functools.partial(flag_block, results=absolute(results))
+    marks = Marks(absolute(results), "screen", flag=flag, retry=retry)
+    run_marked(client, task, blocks_of(count, size), done, what="screen", unit="frame", progress=progress, marks=marks)
+    tell_unreadable(results)
 
 
-def _screen_block(block: Block, *, frames: str, results: str, how: dict[str, Any]) -> None:
+def _screen_block(block: Block, *, frames: str, results: str, how: dict[str, Any], min_peaks: int) -> None:
     """Read, screen, write and mark one block of frames: what a worker does."""
     layout, pixels = load_layout(results)
     ds = with_layout(read_frame_columns(frames, *block, columns=_COLUMNS), layout, np.arange(*block))
-    screened = screen_frames(ds, pixels=pixels, one_by_one=each_frame(frames, *block), **how)
-    write_rows(results, "screen", block[0], screened)
-    mark_block(results, "screen", block)
+    status = ds.frame_status.values
+    before = status.copy()
+    readings = each_frame(frames, *block, status=status)
+    screened = screen_frames(ds, pixels=pixels, one_by_one=readings, **how)
+    write_rows(results, "screen", block[0], screened, parameters=how)
+    mark_block(results, "screen", block, note=note_unreadable(status, before, block[0]))
+    peaky = int((screened.frame_peak_count.values >= min_peaks).sum())
+    count(hits=peaky, damaged=int((status != before).sum()))

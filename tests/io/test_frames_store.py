@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from diffdask.errors import BadParameter, BadStore
+from diffdask.errors import BadFrames, BadParameter, BadStore
 from diffdask.geometry import Geometry, pixel_positions
 from diffdask.io import frames_store
 from diffdask.io.crystfel_geometry import read_geometry
@@ -167,3 +167,58 @@ def test_what_a_store_cannot_be_made_with_is_refused(tiny, options, said):
         create_or_check(
             tiny.folder / "f.zarr", read_geometry(tiny.geometry), **{"codec": "lz4", "block_frames": 4, **options}
         )
+
+
+# damaged chunks -------------------------------------------------------------------------------------
+
+
+def spoil(store, shard, *, start=0, stop=24):
+    """Overwrite bytes of a shard: those of its first frames, or all."""
+    path = store / "adu" / "c" / str(shard) / "0" / "0" / "0"
+    with path.open("r+b") as raw:
+        raw.seek(start)
+        raw.write(b"\xff" * ((stop or path.stat().st_size) - start))
+
+
+def test_a_damaged_frame_comes_as_zeros_and_its_status_says_so_the_others_as_they_are(store, tiny):
+    spoil(store, 1)
+    status = np.array(["ok"] * 11, dtype=object)
+    read = np.stack(list(each_frame(store, 0, 11, status=status)))
+    expected = tiny.panels(11)
+    expected[4] = 0
+    np.testing.assert_array_equal(read, expected)
+    assert status[4].startswith("unreadable: damaged in the frames store (")
+    assert (np.delete(status, 4) == "ok").all()
+
+
+def test_what_was_wrong_with_a_frame_before_is_not_forgotten(store):
+    spoil(store, 1, stop=None)
+    status = np.array(["ok", "no photon energy: found nan", "ok", "ok"], dtype=object)
+    list(each_frame(store, 4, 8, status=status))
+    assert all(text.startswith("unreadable: damaged") for text in status)
+    assert status[1].endswith("; no photon energy: found nan")
+
+
+def test_a_damaged_frame_is_named_where_there_is_no_status_to_say_so(store):
+    spoil(store, 1)
+    with pytest.raises(BadFrames, match=r"frame 4 of .* is damaged"):
+        list(each_frame(store, 0, 11))
+
+
+def test_a_store_that_vanishes_is_no_blank_frames(store):
+    frames = each_frame(store, 0, 4)
+    store.rename(store.with_name("elsewhere"))
+    with pytest.raises((FileNotFoundError, BadStore)):
+        list(frames)
+
+
+def test_only_the_columns_asked_for_are_read(store):
+    opened = open_frames(store, columns=("run",))
+    assert {"run", "adu"} <= set(opened.variables)
+    assert "event" not in opened
+
+
+def test_a_column_that_is_kept_is_not_changed_by_who_got_it(store):
+    first = read_frame_columns(store, 0, 4, columns=("frame_status",)).frame_status.values
+    first[:] = "spoilt"
+    assert set(read_frame_columns(store, 0, 4, columns=("frame_status",)).frame_status.values) == {"ok"}

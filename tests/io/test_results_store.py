@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 import zarr
 
+import diffdask.io.results_store as module
 from diffdask.errors import BadStore
 from diffdask.io.marks import mark_block, marked_blocks
 from diffdask.io.results_store import (
@@ -16,6 +17,8 @@ from diffdask.io.results_store import (
     open_hits,
     open_scores,
     open_screen,
+    open_unfinished,
+    read_column,
     remove_group,
     replace_group,
     start_group,
@@ -120,10 +123,39 @@ def test_rows_go_to_the_group_that_is_there_now_not_to_one_that_was(results):
     xr.testing.assert_equal(open_screen(results)[list(NAMES)].load(), rows(2, seed=2))
 
 
+def test_a_worker_that_outlived_its_run_cannot_write_to_a_group_made_anew(results):
+    start(results)
+    write_rows(results, "screen", 0, rows(2), parameters={"snr": 6.0, "bins": (1, 2)})
+    remove_group(results, "screen")
+    start(results, snr=7.0)
+    with pytest.raises(BadStore, match="made anew with other parameters in the meantime"):
+        write_rows(results, "screen", 0, rows(2), parameters={"snr": 6.0, "bins": (1, 2)})
+    assert np.isnan(open_unfinished(results, "screen").frame_anisotropy.values).all()
+
+
+def test_a_long_column_is_written_and_read_in_pieces(results, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNKS_AT_ONCE", 1)
+    start(results)
+    write_rows(results, "screen", 0, rows(5))
+    for name in NAMES:
+        np.testing.assert_array_equal(read_column(results, "screen", name), rows(5)[name].values)
+
+
+def test_a_column_that_cannot_be_written_is_told_once_the_others_are(results):
+    start(results)
+    written = rows(2)
+    (results / "screen" / "frame_anisotropy" / "c").write_text("no folder")
+    with pytest.raises(OSError, match="frame_anisotropy"):
+        write_rows(results, "screen", 0, written)
+    for name in set(NAMES) - {"frame_anisotropy"}:
+        np.testing.assert_array_equal(open_unfinished(results, "screen")[name].values[:2], written[name].values)
+
+
 def test_no_two_blocks_share_a_file(results):
     start(results, count=5)
     group = zarr.open_group(results, path="screen", mode="r")
-    assert {group[name].chunks[0] for name in NAMES} == {2}
+    assert {group[name].chunks[0] for name in NAMES if name != "frame_is_hit"} == {2}
+    assert group["frame_is_hit"].chunks == (65536,)  # no block writes it
     assert {group[name].chunks[1:] for name in ("background_profile",)} == {(3,)}
 
 
@@ -161,15 +193,13 @@ def test_a_replaced_group_holds_the_new_and_nothing_of_the_old(results):
 
 
 def test_a_replacement_that_fails_leaves_the_old_group(results, monkeypatch):
-    import diffdask.io.results_store as module
-
     replace_group(results, "scores", wrap(frame_score=np.ones(3)), {})
 
     def fail(*arguments):
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_write_whole", fail)
+        patched.setattr(module, "write_arrays", fail)
         with pytest.raises(OSError, match="disk"):
             replace_group(results, "scores", wrap(frame_score=np.zeros(3)), {})
     assert open_scores(results).frame_score.values.tolist() == [1, 1, 1]

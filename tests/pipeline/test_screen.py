@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import zarr
 import diffdask.pipeline.screen as module
 from diffdask.catalogue import catalogue_table
 from diffdask.cluster import connect
-from diffdask.errors import BadLabels, BadParameter, BadStore
+from diffdask.errors import BadLabels, BadParameter, BadStore, FailedBlocks
 from diffdask.io.frames_store import open_frames
 from diffdask.io.marks import marked_blocks
 from diffdask.io.results_store import open_group, open_screen
@@ -83,12 +84,12 @@ def test_a_screen_that_failed_goes_on_where_it_stopped(small, tmp_path, monkeypa
     def fail_on_fourth(ds, **options):
         calls.append(1)
         if len(calls) == 4:
-            raise OSError("the disk is full")
+            raise OSError(errno.ENOSPC, "the disk is full")
         return original(ds, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "screen_frames", fail_on_fourth)
-        with pytest.raises(OSError, match="disk is full"):
+        with pytest.raises(FailedBlocks, match=r"disk is full; .* goes on where it stopped"):
             small.screen(results)
     with pytest.raises(BadStore, match=r"not finished.*goes on where it stopped"):
         open_screen(results)
@@ -122,8 +123,8 @@ def test_a_killed_driver_leaves_nothing_that_looks_whole(small, tmp_path):
 import time
 import diffdask.pipeline.screen as module
 original = module.mark_block
-def mark_slowly(*arguments):
-    original(*arguments)
+def mark_slowly(*arguments, **note):
+    original(*arguments, **note)
     time.sleep(0.5)
 module.mark_block = mark_slowly
 module.screen({str(small.frames)!r}, results={str(results)!r}, progress=False, on="threads", **{small.parameters!r})

@@ -7,6 +7,7 @@ help from the docstring.
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import json
 import logging
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from diffdask.errors import DiffdaskError
+from diffdask.interruption import EXIT_CODE, Terminated, ended_by_sigterm
 from diffdask.verbs import VERBS, verb
 
 _INTRODUCTION = """\
@@ -37,9 +39,16 @@ a first analysis:
 'diffdask VERB --help' explains a verb and all its options.
 """
 
+#: Verbs whose numbers are shown as tables, and what writes them.
+_TABLES = {
+    "evaluate": ("diffdask.evaluation_table", "format_evaluation"),
+    "methods": ("diffdask.methods_table", "format_methods"),
+    "status": ("diffdask.pipeline.status_table", "format_status"),
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exit with 1 and one clear line if something is wrong."""
+    """Run the command line; exit with 1 and one clear line if something is wrong, with 143 after SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(arguments)
     given = vars(parser.parse_args(arguments))
@@ -47,12 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     as_json = given.pop("json", False)
     _show_messages()
     try:
-        result = call(name, given)
+        with ended_by_sigterm():
+            result = call(name, given)
     except DiffdaskError as error:
         sys.exit(f"diffdask {name}: {error}")
+    except OSError as error:
+        sys.exit(f"diffdask {name}: {_in_a_line(error)}; once it is mended, the same command goes on where it stopped")
     except KeyboardInterrupt:
         sys.exit(f"diffdask {name}: interrupted; the same command goes on where it stopped")
+    except Terminated:
+        sys.stderr.write(f"diffdask {name}: ended by SIGTERM; the same command goes on where it stopped\n")
+        sys.exit(EXIT_CODE)
     sys.stdout.write(_told(name, result, as_json=as_json) + "\n")
+
+
+def _in_a_line(error: OSError) -> str:
+    """What the system says of a file, a disk or a connection."""
+    where = f" ('{error.filename}')" if error.filename else ""
+    return f"{error.strerror or error}{where}"
 
 
 def _show_messages() -> None:
@@ -185,10 +206,12 @@ def read_docstring(function: Callable[..., Any]) -> dict[str, str]:
 def _told(name: str, result: Any, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(result, indent=2, default=str)
-    if name == "evaluate":
-        from diffdask.evaluation import format_evaluation
+    if name in _TABLES:
+        return _tabulate(name, result)
+    if name == "run" and "total" in result:
+        from diffdask.pipeline.plan_table import format_plan
 
-        return format_evaluation(result)
+        return format_plan(result)
     if name == "run":
         return "\n".join(_gave(verb_name, done) for verb_name, done in result["verbs"].items())
     if isinstance(result, Path):
@@ -197,8 +220,11 @@ def _told(name: str, result: Any, *, as_json: bool) -> str:
 
 
 def _gave(name: str, done: dict[str, Any]) -> str:
-    if name == "evaluate":
-        from diffdask.evaluation import format_evaluation
+    gave = f"\n{_tabulate(name, done['gave'])}\n" if name in _TABLES else f"  {done['gave']}"
+    return f"{name:<10} {done['seconds']:8.1f} s{gave}"
 
-        return format_evaluation(done["gave"])
-    return f"{name:<10} {done['seconds']:8.1f} s  {done['gave']}"
+
+def _tabulate(name: str, result: dict[str, Any]) -> str:
+    """Write as tables what a verb gave."""
+    module, function = _TABLES[name]
+    return str(getattr(importlib.import_module(module), function)(result))

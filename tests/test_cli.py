@@ -87,6 +87,8 @@ def test_the_first_help_reads_like_a_methods_section(capsys):
         (["screen", "f", "--results", "r", "--no-progress"], "progress", False),
         (["train", "r", "--labels", "l", "--to", "t", "--C", "0.5"], "C", 0.5),
         (["evaluate", "r", "--labels", "l", "--prevalence", "0.1"], "prevalence", 0.1),
+        (["methods", "r", "--labels", "l", "--to", "t", "--counts", "10", "50"], "counts", [10, 50]),
+        (["methods", "r", "--labels", "l", "--to", "t", "--features", "a", "a+b"], "features", ["a", "a+b"]),
         (["run", "j", "--on", "deploy/laptop.toml"], "on", "deploy/laptop.toml"),
     ],
 )
@@ -133,6 +135,14 @@ def test_an_error_is_one_line_and_status_1(tmp_path):
         assert done.stdout == ""
         assert len(done.stderr.splitlines()) == 1
         assert done.stderr.startswith(f"diffdask {arguments[0]}: no ")
+
+
+def test_what_the_system_refuses_is_told_in_a_line_with_the_file(tmp_path):
+    (tmp_path / "file").touch()
+    done = run_cli("simulate", str(tmp_path / "file" / "campaign"), "--frames", "8", "--on", "threads", "--no-progress")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(r"diffdask simulate: Not a directory \('.*file/campaign.*'\); once .*", last)
 
 
 def test_the_module_says_its_version():

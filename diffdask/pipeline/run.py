@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import logging
 import re
 import time
 import tomllib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from diffdask.cluster import connect
+from diffdask.cluster import capacity_of, connect, find_place, page_link, report_performance, tell_counts
 from diffdask.errors import BadJob, nearest
+from diffdask.pipeline.job_record import Record, count_results, keep_record, note_rate, write_record
+from diffdask.pipeline.plan import Calls, frames_done, plan_job
 from diffdask.verbs import VERBS, verb
-from diffdask.version import __version__
 
 _log = logging.getLogger(__name__)
 
 #: Verbs a job may have, in the order in which they are done.
 JOB_VERBS = (
     *("simulate", "ingest", "screen", "compare", "haloes", "orient", "extract", "train", "rank"),
-    *("merge", "evaluate", "report", "catalogue", "export"),
+    *("merge", "evaluate", "methods", "report", "catalogue", "export"),
 )
 
 
-def run(job: str | Path, *, on: Any = None, folder: str | Path | None = None, progress: bool = True) -> dict[str, Any]:
+def run(
+    job: str | Path,
+    *,
+    on: Any = None,
+    folder: str | Path | None = None,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
     """Do all that a job file says, in the order of an analysis.
 
     A job is a TOML file with a section for each verb to be done; the keys of a
     section are the verb's options. Where the verbs read and write is settled by
     the job's ``folder``: ``frames.zarr``, ``results.zarr``, ``ranker.zarr``,
-    ``map.zarr``, ``report/``, ``catalogue.parquet``, ``picks.lst`` and ``job.json`` in it.
-    Running a job again goes on where it stopped.
+    ``map.zarr``, ``methods.json``, ``report/``, ``catalogue.parquet``, ``picks.lst`` and ``job.json`` in it.
+    Running a job again goes on where it stopped. ``job.json`` says what ran, where, with what versions and
+    parameters, how long it took and what was left out; ``performance.html`` is Dask's report of it.
 
     Parameters
     ----------
@@ -44,13 +51,16 @@ def run(job: str | Path, *, on: Any = None, folder: str | Path | None = None, pr
         Where to run: "laptop", a scheduler's address, or a file of deploy/.
     folder
         In place of the job's own ``folder``.
+    dry_run
+        Say what would be done, in how long and for how much, and do nothing. What a frame takes is known from an
+        earlier run, or measured: a few frames are ingested and screened, and thrown away.
     progress
         Show bars on the terminal.
 
     Returns
     -------
     dict
-        What each verb gave, JSON-able; also written to ``job.json``.
+        What each verb gave, JSON-able; also written to ``job.json``. Of a dry run, the plan.
 
     Raises
     ------
@@ -60,27 +70,46 @@ def run(job: str | Path, *, on: Any = None, folder: str | Path | None = None, pr
     sections = read_job(job)
     where = Path(folder if folder is not None else sections.pop("folder", "."))
     sections.pop("folder", None)
-    where.mkdir(parents=True, exist_ok=True)
     calls = plan_calls(sections, where)
-    made: dict[str, Any] = {
-        "job": str(job),
-        "version": __version__,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "verbs": {},
-    }
+    place = _told_place(on)
+    if dry_run:
+        return plan_job(calls, where, capacity_of(place))
+    where.mkdir(parents=True, exist_ok=True)
+    with keep_record(where, job=str(job), place=place) as record:
+        _do(calls, record, where, on=on, progress=progress)
+    return record
+
+
+def _do(calls: Calls, record: Record, where: Path, *, on: Any, progress: bool) -> None:
+    """Call verb after verb, and write down after each how far it came."""
     for_cluster = [name for name in calls if "on" in inspect.signature(verb(name)).parameters]
     last = list(calls).index(for_cluster[-1]) if for_cluster else -1
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(connect(on)) if for_cluster else None
-        if client is not None and client.dashboard_link:
-            _log.info("dashboard: %s", client.dashboard_link)
+        client = None
+        if for_cluster:
+            client = stack.enter_context(connect(on))
+            stack.enter_context(
+                report_performance(client, where / "performance.html", title=Path(record["job"]).read_text())
+            )
+            if client.dashboard_link:
+                _log.info("dashboard: %s", page_link(client))
         for number, (name, arguments) in enumerate(calls.items()):
-            place = {"on": client, "progress": progress} if name in for_cluster else {}
-            made["verbs"][name] = _call(name, {**arguments, **place})
+            given = {"on": client, "progress": progress} if name in for_cluster else {}
+            before = frames_done(name, arguments)
+            record["verbs"][name] = done = _call(name, {**arguments, **given})
+            threads = sum(client.nthreads().values()) if client is not None and name in for_cluster else 1
+            if before is not None:
+                note_rate(
+                    record, name, frames=(frames_done(name, arguments) or 0) - before, seconds=done["seconds"] * threads
+                )
+            if name in ("screen", "rank"):
+                record["counts"], record["failures"] = count_results(arguments["results"])
+            write_record(where, record)
+            if client is not None:
+                counts = record["counts"]
+                tell_counts(client, hits=counts.get("hits"), diffuse=counts.get("predicted diffuse"))
             if number == last:
                 stack.close()  # what is left works on what is small by now
-    (where / "job.json").write_text(json.dumps(made, indent=2, default=str) + "\n")
-    return made
 
 
 def read_job(path: str | Path) -> dict[str, Any]:
@@ -141,6 +170,8 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
     labels = {"labels": str(simulated / "labels.csv")} if "simulate" in sections else {}
     results, volume = str(folder / "results.zarr"), str(folder / "map.zarr")
     merged = {"map": sections["merge"].get("to", volume)} if "merge" in sections else {}
+    told = str(folder / "methods.json")
+    compared = {"methods": sections["methods"].get("to", told)} if "methods" in sections else {}
     defaults: dict[str, dict[str, Any]] = {
         "simulate": {"to": str(simulated)},
         "ingest": {"to": str(folder / "frames.zarr")},
@@ -153,7 +184,8 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
         "rank": {"results": results, **({"ranker": str(folder / "ranker.zarr")} if "train" in sections else {})},
         "merge": {"results": results, "to": volume},
         "evaluate": {"results": results, **labels},
-        "report": {"results": results, "to": str(folder / "report"), **labels, **merged},
+        "methods": {"results": results, "to": told, **labels},
+        "report": {"results": results, "to": str(folder / "report"), **labels, **merged, **compared},
         "catalogue": {"results": results, "to": str(folder / "catalogue.parquet")},
         "export": {"results": results, "to": str(folder / "picks.lst")},
     }
@@ -178,10 +210,18 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
 def _fits(value: Any, annotation: str) -> bool:
     """Whether a value of a TOML file is of a parameter's annotated type; an integer will do for a float."""
     if isinstance(value, list):
-        return "Sequence" in annotation and all(isinstance(item, str) for item in value)
+        return "Sequence" in annotation and all(
+            isinstance(item, int if "[int]" in annotation else str) for item in value
+        )
     kinds = {"int": int, "float": int | float, "bool": bool, "str": str}
     taken = [kind for word, kind in kinds.items() if re.search(rf"\b{word}\b", annotation)]
     return any(isinstance(value, kind) for kind in taken) and (not isinstance(value, bool) or bool in taken)
+
+
+def _told_place(on: Any) -> dict[str, Any]:
+    """Where it runs, to be written down; a mistake in a place is told before anything is done."""
+    is_named = on is None or isinstance(on, str | Path)
+    return find_place(on) if is_named else find_place(on.scheduler.address)
 
 
 def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

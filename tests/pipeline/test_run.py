@@ -70,12 +70,15 @@ def test_the_jobs_of_the_project_hold_known_keys_only_and_lack_nothing(path, tmp
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("deploy/*.toml")), ids=lambda path: path.name)
 def test_the_places_of_the_project_hold_known_keys_only(path):
-    assert read_place(path)["workers"] >= 0
+    assert read_place(path)["where"] == path.stem
 
 
 def test_there_are_jobs_and_places():
-    assert {path.name for path in ROOT.glob("jobs/*.toml")} >= {"demo.toml", "triage.toml"}
-    assert {path.name for path in ROOT.glob("deploy/*.toml")} >= {"laptop.toml"}
+    assert {path.name for path in ROOT.glob("jobs/*.toml")} >= {
+        *("demo.toml", "triage.toml", "label-free.toml"),
+        *("ingest.toml", "diffusion-map.toml", "train-vgg.toml", "merge.toml"),
+    }
+    assert {path.name for path in ROOT.glob("deploy/*.toml")} >= {"laptop.toml", "slurm.toml", "address.toml"}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +144,24 @@ def test_the_report_shows_the_map_that_the_job_merges(tmp_path, merge, report, e
     calls = plan_calls({"merge": merge, "report": report}, tmp_path)
     assert calls["report"]["map"] == (str(tmp_path / expected) if expected == "map.zarr" else expected)
     assert "map" not in plan_calls({"report": {}}, tmp_path)["report"]
+
+
+def test_the_report_shows_the_methods_that_the_job_compares(tmp_path):
+    given = {"methods": {"labels": "l.csv", "to": "mine.json"}, "report": {}}
+    assert plan_calls(given, tmp_path)["report"]["methods"] == "mine.json"
+    del given["methods"]["to"]
+    calls = plan_calls(given, tmp_path)
+    assert calls["report"]["methods"] == calls["methods"]["to"] == str(tmp_path / "methods.json")
+    assert list(calls) == ["methods", "report"]
+    assert "methods" not in plan_calls({"report": {}}, tmp_path)["report"]
+
+
+def test_a_list_is_of_numbers_where_numbers_are_meant(tmp_path):
+    read = read_job(write_job(tmp_path, "[methods]\ncounts = [10, 50]\nfeatures = ['azimuthal']"))
+    assert read == {"methods": {"counts": [10, 50], "features": ["azimuthal"]}}
+    for wrong in ("counts = ['10']", "features = [3]"):
+        with pytest.raises(BadJob, match="is not of the type"):
+            read_job(write_job(tmp_path, f"[methods]\n{wrong}"))
 
 
 # running it ---------------------------------------------------------------------------------------

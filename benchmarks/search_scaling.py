@@ -86,7 +86,8 @@ def measure(path: Path, most: int, orientations: int, threads: int) -> list[str]
     fit_search(OrientationSearch(), few, symmetry, np.ones(200)).search(values[:2], wavelength[:2])
 
     before = _peak_gigabytes()
-    chosen = choose_compared(structure, is_oriented(prepared.crystal_rotation.values), most, seed=0)
+    indexed = is_oriented(prepared.crystal_rotation.values)
+    chosen = choose_compared(structure, indexed, most, seed=0)
     (group, _), *paired = _time(lambda: find_pairs(prepared.isel(hit=chosen), symmetry, structure[chosen]))
     start = np.zeros(len(values))
     start[chosen] = group.weight_
@@ -126,8 +127,9 @@ def measure(path: Path, most: int, orientations: int, threads: int) -> list[str]
         ),
         "",
         f"Hits in the group of pairs: {int((group.weight_ > 0).sum())}; diffuse hits: {int(is_diffuse.sum())}.",
-        f"Area under the curve over all hits: structure {roc_auc_score(is_diffuse, structure):.3f}, "
-        f"consistency {roc_auc_score(is_diffuse, np.nan_to_num(model.score_)):.3f}.",
+        f"Area under the curve over all hits that are indexed: structure "
+        f"{roc_auc_score(is_diffuse[indexed], structure[indexed]):.4f}, "
+        f"consistency {roc_auc_score(is_diffuse[indexed], model.score_[indexed]):.4f}.",
         "",
         f"Peak: {rate / 1e9:.0f} GFLOP/s a core, {_EDGE} x {_EDGE} float32, mean of two measurements of this run.",
     ]

@@ -46,10 +46,15 @@ VERBS: dict[str, Verb] = {
         "diffdask.pipeline.merge", "Hits that are predicted diffuse are merged into a 3D map of the crystal."
     ),
     "evaluate": Verb("diffdask.evaluation", "The ranking is held against labels, at the true prevalence."),
+    "methods": Verb(
+        "diffdask.pipeline.methods",
+        "All ways to tell diffuse hits are held against the same labels, and the number of labels they need.",
+    ),
     "report": Verb("diffdask.report", "Figures, pictures and parameters are put into one HTML file."),
     "catalogue": Verb("diffdask.catalogue", "A row for every frame is written as Parquet or CSV."),
     "export": Verb("diffdask.pipeline.export", "The best frames are given back to CrystFEL as a list or a CXI file."),
     "run": Verb("diffdask.pipeline.run", "All of it is done from one job file, at one place."),
+    "status": Verb("diffdask.pipeline.status", "How far a run is, and how long it will take, whoever started it."),
     "info": Verb("diffdask.pipeline.info", "A store is described: what it holds and what made it."),
 }
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +9,9 @@ import numpy as np
 
 from diffdask.errors import BadParameter
 from diffdask.io.frames_store import open_frames
+from diffdask.io.paths import as_store, suffix_of
 from diffdask.io.results_store import frames_path, open_group, open_scores, open_screen
+from diffdask.io.whole_file import whole_file
 from diffdask.variables import STATUS_OK, VARIABLES
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ _PROVENANCE = ("threshold", "method", "parameters", "version", "cross_fitted", "
 NOT_SCREENED = "not screened"
 
 
-def catalogue(results: str | Path, *, to: str | Path) -> Path:
+def catalogue(results: str | Path, *, to: str | Path) -> str | Path:
     """Write the catalogue of a results store.
 
     Parameters
@@ -56,19 +55,19 @@ def catalogue(results: str | Path, *, to: str | Path) -> Path:
     results
         The results store, screened and perhaps ranked.
     to
-        File to write: ``.parquet`` or ``.csv``.
+        File or URL to write: ``.parquet`` or ``.csv``.
 
     Returns
     -------
-    pathlib.Path
-        The file written.
+    pathlib.Path or str
+        The file written: a path, or a URL.
 
     Raises
     ------
     BadParameter
         If the suffix is neither.
     """
-    _check_suffix(Path(to))
+    _check_suffix(to)
     return write_catalogue(catalogue_table(results), to)
 
 
@@ -129,7 +128,7 @@ def table_of_frames(frames: xr.Dataset, *results: xr.Dataset | None) -> pd.DataF
     return table[[name for name in dict.fromkeys((*_FIRST_COLUMNS, *VARIABLES, *last)) if name in table]]
 
 
-def write_catalogue(table: pd.DataFrame, to: str | Path) -> Path:
+def write_catalogue(table: pd.DataFrame, to: str | Path) -> str | Path:
     """Write a table as Parquet or CSV, whole or not at all.
 
     Parameters
@@ -145,26 +144,13 @@ def write_catalogue(table: pd.DataFrame, to: str | Path) -> Path:
     BadParameter
         If the suffix is neither.
     """
-    to = Path(to)
     _check_suffix(to)
     with whole_file(to) as partial:
-        if to.suffix == ".parquet":
+        if suffix_of(to) == ".parquet":
             table.to_parquet(partial, engine="pyarrow", index=True)
         else:
             table.to_csv(partial)
-    return to
-
-
-@contextlib.contextmanager
-def whole_file(to: Path) -> Iterator[Path]:
-    """Give a path to write to, which becomes ``to`` only once all is written."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, to)
-    finally:
-        partial.unlink(missing_ok=True)
+    return as_store(to)
 
 
 def _frame_columns(dataset: xr.Dataset) -> dict[str, Any]:
@@ -195,6 +181,6 @@ def _provenance(dataset: xr.Dataset) -> dict[str, Any]:
     return {str(name): value for name, value in dataset.attrs.items() if name in _PROVENANCE}
 
 
-def _check_suffix(to: Path) -> None:
-    if to.suffix not in _SUFFIXES:
+def _check_suffix(to: str | Path) -> None:
+    if suffix_of(to) not in _SUFFIXES:
         raise BadParameter(f"cannot write a catalogue to '{to}': give a name that ends in {' or '.join(_SUFFIXES)}")

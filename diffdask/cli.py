@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffdask.errors import DiffdaskError
+from diffdask.errors import DiffdaskError, LostStorage
 from diffdask.interruption import EXIT_CODE, Terminated, ended_by_sigterm
 from diffdask.verbs import VERBS, verb
 
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result = call(name, given)
     except DiffdaskError as error:
         sys.exit(f"diffdask {name}: {error}")
+    except LostStorage as error:
+        sys.exit(f"diffdask {name}: {error}; the same command goes on where it stopped")
     except OSError as error:
         sys.exit(f"diffdask {name}: {_in_a_line(error)}; once it is mended, the same command goes on where it stopped")
     except KeyboardInterrupt:
@@ -214,7 +216,7 @@ def _told(name: str, result: Any, *, as_json: bool) -> str:
         return format_plan(result)
     if name == "run":
         return "\n".join(_gave(verb_name, done) for verb_name, done in result["verbs"].items())
-    if isinstance(result, Path):
+    if isinstance(result, str | Path):
         return str(result)
     return json.dumps(result, indent=2, default=str)
 

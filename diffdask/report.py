@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdask import plots
-from diffdask.catalogue import catalogue_table, whole_file
+from diffdask.catalogue import catalogue_table
 from diffdask.errors import BadParameter
 from diffdask.evaluation import THRESHOLD, evaluate_table, threshold_of
 from diffdask.evaluation_table import format_measure
 from diffdask.frame_choice import choose_pictures, is_ranked
 from diffdask.io.labels import read_labels
+from diffdask.io.paths import as_store, join
 from diffdask.io.results_store import frames_path, open_scores, open_screen
+from diffdask.io.whole_file import whole_file
 from diffdask.method_pictures import describe_methods
 from diffdask.methods_table import gather_left_out, read_methods
 from diffdask.orientation_pictures import OrientationSummary, draw_orientations, read_orientations, read_structure
@@ -85,7 +87,7 @@ def report(
     prevalence: float | None = None,
     to: str | Path,
     top: int = 20,
-) -> Path:
+) -> str | Path:
     """Write the report of a results store.
 
     Parameters
@@ -130,7 +132,7 @@ def report(
     screen, scores = open_screen(results), open_scores(results)
     chosen = choose_pictures(table, given, top)
     content = ReportContent(
-        title="/".join(Path(results).resolve().parts[-2:]),
+        title=_title(results),
         table=table,
         labels=given,
         evaluation=None if given is None else evaluate_table(table, given, prevalence=prevalence),
@@ -147,10 +149,16 @@ def report(
         map=volume,
         methods=compared,
     )
-    target = Path(to) / "report.html"
+    target = join(to, "report.html")
     with whole_file(target) as partial:
         partial.write_text(render_report(content), encoding="utf-8")
     return target
+
+
+def _title(results: str | Path) -> str:
+    place = as_store(results)
+    parts = place.split("/") if isinstance(place, str) else place.resolve().parts
+    return "/".join(parts[-2:])
 
 
 def summarise_background(screen: xr.Dataset) -> Profile | None:

@@ -1,11 +1,15 @@
 """Fixtures that every test may use."""
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import dask
 import h5py
 import numpy as np
 import pytest
+
+from .s3_here import environment, serve_s3
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +98,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared test data beside the checkout (../shared/data), which is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """Endpoint of an S3 of the tests' own."""
+    with serve_s3("tests") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3, monkeypatch) -> str:
+    """A place in a bucket of a real S3 over HTTP, of the test's own, and the environment set for it."""
+    for name, value in environment(s3).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://tests/{uuid.uuid4().hex}"

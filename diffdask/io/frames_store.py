@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ import zarr
 from diffdask.errors import BadFrames, BadParameter, BadStore
 from diffdask.io.crystfel_geometry import GeometryFile, parse_geometry
 from diffdask.io.marks import marked_blocks
+from diffdask.io.paths import is_url
+from diffdask.io.storage import storage_at
 from diffdask.planning import align
 from diffdask.variables import STATUS_OK, VARIABLES, wrap
 
@@ -133,17 +135,19 @@ def each_frame(path: str | Path, start: int, stop: int, *, status: np.ndarray | 
     """
     adu = _opened_with(path, start, stop).arrays["adu"]
     few = max(1, _CACHED_BYTES // max(1, adu.dtype.itemsize * math.prod(adu.shape[1:])))
-    for first in range(start, stop, few):
-        last = min(first + few, stop)
-        try:
-            read = np.asarray(adu[first:last])
-        except OSError:
-            raise
-        except Exception:  # whatever a decoder says of damaged bytes; one by one it is seen which
-            yield from (_read_or_tell(adu, path, frame, status, frame - start) for frame in range(first, last))
-        else:
-            yield from read
-    os.stat(os.path.join(path, "zarr.json"))  # what is not there reads as zeros: so must not all of the store
+    storage = storage_at(path)
+    with storage.holding(_shard_of(adu, start, stop)):
+        for first in range(start, stop, few):
+            last = min(first + few, stop)
+            try:
+                read = np.asarray(adu[first:last])
+            except OSError:
+                raise
+            except Exception:  # whatever a decoder says of damaged bytes; one by one it is seen which
+                yield from (_read_or_tell(adu, path, frame, status, frame - start) for frame in range(first, last))
+            else:
+                yield from read
+    storage.stamp("zarr.json")  # what is not there reads as zeros: so must not all of the store
 
 
 def take_frames(path: str | Path, frames: Sequence[int]) -> xr.Dataset:
@@ -180,10 +184,10 @@ def frames_attributes(path: str | Path) -> dict[str, Any]:
 
 def open_root(path: str | Path, *, mode: str = "r") -> zarr.Group:
     """Open the root of a frames store, finished or not; raises :class:`BadStore` if there is none."""
-    path = Path(path)
-    if not (path / "zarr.json").is_file():
+    storage = storage_at(path)
+    if not storage.exists("zarr.json"):
         raise BadStore(f"no frames store at '{path}'; make one with: diffdask ingest FILES --geometry GEOM --to {path}")
-    root = zarr.open_group(str(path), mode=cast(Any, mode), use_consolidated=False)
+    root = zarr.open_group(storage.zarr_store(), mode=cast(Any, mode), use_consolidated=False)
     if root.attrs.get("kind") != KIND:
         raise BadStore(f"'{path}' is a Zarr store of kind {root.attrs.get('kind')!r}, expected {KIND!r}")
     return root
@@ -222,6 +226,14 @@ class _Opened:
         return kept[1][rows.start - number * size : rows.stop - number * size].copy()
 
 
+def _shard_of(adu: zarr.Array, start: int, stop: int) -> str:
+    """Name of the one shard that these frames are in; empty if they are in several, or in none."""
+    if not adu.shards or start // adu.shards[0] != max(start, stop - 1) // adu.shards[0]:
+        return ""
+    number = (start // adu.shards[0], *[0] * (adu.ndim - 1))
+    return f"adu/{cast(Any, adu.metadata).encode_chunk_key(number)}"
+
+
 def _read_or_tell(
     adu: zarr.Array, path: str | Path, frame: int, status: np.ndarray | None, position: int
 ) -> np.ndarray:
@@ -252,16 +264,16 @@ def _opened_with(path: str | Path, start: int, stop: int) -> _Opened:
 
 def _opened(path: str | Path) -> _Opened:
     """Open a finished store, once a process until the store changes."""
-    resolved = os.path.abspath(path)
+    resolved = str(path) if is_url(path) else os.path.abspath(path)
     try:
-        stat = os.stat(os.path.join(resolved, "zarr.json"))
+        stamp = storage_at(resolved).stamp("zarr.json")
     except (FileNotFoundError, NotADirectoryError):
-        return _open_once(resolved, (0, 0))
-    return _open_once(resolved, (stat.st_mtime_ns, stat.st_ino))
+        return _open_once(resolved, None)
+    return _open_once(resolved, stamp)
 
 
 @functools.lru_cache(maxsize=8)
-def _open_once(path: str, stamp: tuple[int, int]) -> _Opened:
+def _open_once(path: str, stamp: Hashable) -> _Opened:
     root = open_root(path)
     if not root.attrs.get("complete"):
         done, planned = len(marked_blocks(path, MARKS)), root.attrs.get("planned_frames", 0)

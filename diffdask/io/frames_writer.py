@@ -34,7 +34,9 @@ from diffdask.io.crystfel_geometry import GeometryFile
 from diffdask.io.crystfel_geometry_text import standard_lines
 from diffdask.io.cxi import read_frames
 from diffdask.io.frames_store import DETECTOR_VARIABLES, FRAME_COLUMNS, KIND, MARKS, column_chunk, layout_of, open_root
-from diffdask.io.marks import mark_block, marked_blocks, read_note, remove_marks
+from diffdask.io.marks import mark_block, marked_blocks, noted_blocks, remove_marks
+from diffdask.io.paths import is_url
+from diffdask.io.storage import storage_at
 from diffdask.planning import Block, blocks_to_write, to_do
 from diffdask.variables import STATUS_OK, VARIABLES
 from diffdask.version import __version__
@@ -75,6 +77,9 @@ def only_writer(path: str | Path) -> Iterator[None]:
     BadStore
         If another ingest is writing the store.
     """
+    if is_url(path):  # such has no locks
+        yield
+        return
     if Path(path).exists() and not Path(path).is_dir():
         raise BadStore(f"'{path}' is a file, no frames store: choose another place with --to")
     Path(path).mkdir(parents=True, exist_ok=True)
@@ -104,13 +109,13 @@ def create_or_check(path: str | Path, layout: GeometryFile, *, block_frames: int
     BadStore
         If something else lies there, or a store with another geometry.
     """
-    path = Path(path)
+    storage = storage_at(path)
     if codec not in CODECS:
         raise BadParameter(f"codec must be one of {', '.join(CODECS)}, got '{codec}'")
     if block_frames < 1:
         raise BadParameter(f"block_frames must be at least 1, got {block_frames}")
-    if not (path / "zarr.json").is_file():
-        if path.exists() and any(path.iterdir()):
+    if not storage.exists("zarr.json"):
+        if not storage.is_empty():
             raise BadStore(f"'{path}' is there and is no frames store: choose another place with --to")
         attributes = {
             "kind": KIND,
@@ -124,7 +129,7 @@ def create_or_check(path: str | Path, layout: GeometryFile, *, block_frames: int
             "geometry_file": layout.text,
             "sources": [],
         }
-        return zarr.create_group(str(path), zarr_format=3, attributes=cast(Any, attributes))
+        return zarr.create_group(storage.zarr_store(), zarr_format=3, attributes=cast(Any, attributes))
     root = open_root(path, mode="r+")
     if root.attrs["planned_frames"] == 0:
         root.update_attributes({"geometry_file": layout.text, "block_frames": block_frames, "codec": codec})
@@ -188,8 +193,9 @@ def plan_frames(
 
 
 def store_path(root: zarr.Group) -> str:
-    """Where a store lies on this file system."""
-    return str(cast(Any, root.store).root)
+    """Where a store lies: a path, or a URL."""
+    store = cast(Any, root.store)
+    return str(getattr(store, "location", None) or store.root)
 
 
 def blocks_left(root: zarr.Group) -> list[Block]:
@@ -221,7 +227,7 @@ def write_block(plan: BlockPlan, *, path: str) -> int:
         unreadable |= {str(start + row + position): reason for position, reason in reasons.items()}
         row += len(events)
     adu[start:stop] = frames
-    mark_block(path, MARKS, plan.block, note=json.dumps(unreadable))
+    mark_block(path, MARKS, plan.block, note=json.dumps(unreadable) if unreadable else "")
     return sum(len(events) for _, events in plan.pieces)
 
 
@@ -246,8 +252,10 @@ def finish(root: zarr.Group) -> int:
     path = store_path(root)
     kept, planned = cast(int, root.attrs["frame_count"]), cast(int, root.attrs["planned_frames"])
     unreadable: dict[int, str] = {}
-    for block in blocks_to_write(kept, planned, cast(int, root.attrs["block_frames"])):
-        unreadable |= {int(frame): reason for frame, reason in json.loads(read_note(path, MARKS, block)).items()}
+    written = set(blocks_to_write(kept, planned, cast(int, root.attrs["block_frames"])))
+    for block, note in noted_blocks(path, MARKS).items():
+        if block in written:
+            unreadable |= {int(frame): reason for frame, reason in json.loads(note).items()}
     status = cast(zarr.Array, root["frame_status"])
     rows = np.asarray(status[kept:planned]).astype(object)
     for frame, reason in unreadable.items():
@@ -258,8 +266,9 @@ def finish(root: zarr.Group) -> int:
         status[kept:planned] = rows
     root.update_attributes({"complete": True, "frame_count": planned})
     remove_marks(path, MARKS)
-    with contextlib.suppress(OSError):
-        (Path(path) / "marks").rmdir()  # no part of a Zarr hierarchy: gone as soon as it is empty
+    if not is_url(path):
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.join(path, "marks"))  # no part of a Zarr hierarchy: gone as soon as it is empty
     return len(unreadable)
 
 

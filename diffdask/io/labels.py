@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffdask.errors import BadLabels, nearest
+from diffdask.io.paths import local_path
 from diffdask.variables import LABELS
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def read_labels(path: str | Path, frame_ids: Sequence[str]) -> pd.Series:
     """
     import pandas as pd
 
-    path = Path(path)
+    path = local_path(path, what="a table of labels")
     number_of = {str(frame_id): number for number, frame_id in enumerate(frame_ids)}
     label_of: dict[int, str] = {}
     for line, written_frame, label in _rows(path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffdask.errors import BadStore
+from diffdask.errors import BadStore, LostStorage
 from diffdask.io.whole_store import open_whole, replace_whole
 from diffdask.models.nuisance import NuisanceComponents
 
@@ -47,6 +47,8 @@ def load_nuisance(path: str | Path) -> NuisanceComponents:
         model.component_count_ = int(group.attrs["component_count"])  # type: ignore[arg-type]
         _from_arrays(model, {name: np.asarray(array[...]) for name, array in group.arrays()})
         _check(model)
+    except LostStorage:
+        raise
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError, OSError) as error:
         raise BadStore(f"the nuisance components at '{path}' are damaged ({error}); fit them again") from error
     return model

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,8 @@ from diffdask.errors import BadParameter
 from diffdask.geometry import EV_ANGSTROM
 from diffdask.io.crystfel_geometry import GeometryFile, file_frame_shape, put_panels
 from diffdask.io.frames_store import read_layout, take_frames
+from diffdask.io.paths import as_store
+from diffdask.io.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ _TEXT_COLUMNS = ("frame_id", "source", "event")
 _NUMBER_COLUMNS = {"frame_score": np.float64, "frame_rank": np.int64, "run": np.int64}
 
 
-def write_event_list(picks: pd.DataFrame, to: str | Path) -> Path:
+def write_event_list(picks: pd.DataFrame, to: str | Path) -> str | Path:
     """Write an event list for ``indexamajig -i``: a line ``file //event`` for each frame.
 
     Parameters
@@ -41,14 +41,14 @@ def write_event_list(picks: pd.DataFrame, to: str | Path) -> Path:
         The list to write.
     """
     lines = [f"{source} {event}\n" for source, event in zip(picks["source"], picks["event"], strict=True)]
-    with _unfinished(Path(to)) as unfinished:
+    with whole_file(to) as unfinished:
         unfinished.write_text("".join(lines))
-    return Path(to)
+    return as_store(to)
 
 
 def write_cxi_subset(
     picks: pd.DataFrame, frames: str | Path, to: str | Path, *, peaks: xr.Dataset | None = None
-) -> Path:
+) -> str | Path:
     """Write chosen frames into one CXI file, laid out as Cheetah does; their geometry fits it as it is.
 
     Parameters
@@ -83,12 +83,12 @@ def write_cxi_subset(
     """
     layout = read_layout(frames)
     _check_layout(layout)
-    with _unfinished(Path(to)) as unfinished, h5py.File(unfinished, "w") as file:
+    with whole_file(to) as unfinished, h5py.File(unfinished, "w") as file:
         _write_pixels(file, picks, frames, layout)
         _write_columns(file, picks)
         if peaks is not None and _is_slab(layout):
             _write_peaks(file, peaks, layout)
-    return Path(to)
+    return as_store(to)
 
 
 def _check_layout(layout: GeometryFile) -> None:
@@ -186,15 +186,3 @@ def _write_peaks(file: h5py.File, peaks: xr.Dataset, layout: GeometryFile) -> No
 
 def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], size, *shape[axis:])
-
-
-@contextlib.contextmanager
-def _unfinished(to: Path) -> Iterator[Path]:
-    """Give a path to write to, which becomes ``to`` only once all is written."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    try:
-        yield unfinished
-        os.replace(unfinished, to)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -13,8 +13,7 @@ import asyncio
 import functools
 import json
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +25,9 @@ from zarr.core.sync import sync
 from diffdask.errors import BadStore
 from diffdask.io.frames_store import frames_attributes
 from diffdask.io.marks import remove_marks
+from diffdask.io.paths import as_store, at_parent, is_url, resolved, way_from_parent
 from diffdask.io.results_arrays import as_stored, create_array, write_arrays
+from diffdask.io.storage import storage_at
 from diffdask.variables import VARIABLES
 from diffdask.version import __version__
 
@@ -44,10 +45,11 @@ def create_results(path: str | Path, *, frames: str | Path) -> None:
     BadStore
         If something else lies at ``path``, or results of other frames; if there are no frames.
     """
-    path, frames = Path(path), Path(frames).resolve()
+    frames = resolved(frames)
     identity = frames_attributes(frames)["identity"]
-    if path.exists():
-        if frames_path(path).resolve() != frames:
+    storage = storage_at(path)
+    if storage.is_there():
+        if resolved(frames_path(path)) != frames:
             raise BadStore(
                 f"'{path}' holds results of '{frames_path(path)}', not of '{frames}'; choose another --results"
             )
@@ -61,24 +63,24 @@ def create_results(path: str | Path, *, frames: str | Path) -> None:
         "kind": KIND,
         "version": __version__,
         "frames": str(frames),
-        "frames_relative": os.path.relpath(frames, path.resolve().parent),
+        "frames_relative": way_from_parent(frames, path),
         "frames_identity": identity,
     }
-    zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=attributes)
+    zarr.open_group(storage.zarr_store(), mode="w-", zarr_format=3, attributes=attributes)
 
 
-def frames_path(path: str | Path) -> Path:
+def frames_path(path: str | Path) -> str | Path:
     """Where the frames are that results were made from.
 
     The path recorded at creation, or the same place relative to the results if
     both were moved together.
     """
     attributes = _open_root(path).attrs
-    recorded = Path(str(attributes["frames"]))
-    if recorded.exists():
+    recorded = as_store(str(attributes["frames"]))
+    if storage_at(recorded).is_there():
         return recorded
-    moved = Path(path).resolve().parent / str(attributes["frames_relative"])
-    if moved.exists():
+    moved = at_parent(path, str(attributes["frames_relative"]))
+    if storage_at(moved).is_there():
         return moved
     raise BadStore(
         f"the frames of '{path}' are neither at '{recorded}' nor at '{moved}'; put them back to either place"
@@ -159,8 +161,8 @@ def write_rows(
     BadStore
         If the group is by now that of other ``parameters``: of another run, which a worker outlived.
     """
-    stat = (Path(path) / group / "zarr.json").stat()
-    made_with, target = _open_target(os.path.abspath(path), group, (stat.st_mtime_ns, stat.st_ino))
+    resolved = str(path) if is_url(path) else os.path.abspath(path)
+    made_with, target = _open_target(resolved, group, storage_at(resolved).stamp(f"{group}/zarr.json"))
     if parameters is not None and json.loads(json.dumps(parameters)) != made_with:
         raise BadStore(f"'{group}' of '{path}' has been made anew with other parameters in the meantime")
     sync(
@@ -199,14 +201,14 @@ def read_column(path: str | Path, group: str, name: str) -> np.ndarray:
 
 def write_tile(path: str | Path, group: str, rows: tuple[int, int], columns: tuple[int, int], tile: xr.Dataset) -> None:
     """Write a tile of variables whose last two dims are pairs of hits."""
-    target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
+    target = zarr.open_group(storage_at(path).zarr_store(), path=group, mode="r+", use_consolidated=False)
     for name, variable in tile.data_vars.items():
         target[str(name)][..., slice(*rows), slice(*columns)] = variable.values  # type: ignore[index]
 
 
 def write_whole(path: str | Path, group: str, dataset: xr.Dataset) -> None:
     """Write small variables into a group that blocks were written to, in place of earlier ones of any size."""
-    target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
+    target = zarr.open_group(storage_at(path).zarr_store(), path=group, mode="r+", use_consolidated=False)
     for name in map(str, dataset.data_vars):
         if name in target:
             del target[name]
@@ -222,7 +224,7 @@ def reopen_group(path: str | Path, group: str) -> None:
 
 def finish_group(path: str | Path, group: str, **attributes: Any) -> None:
     """Say that a group is whole."""
-    target = zarr.open_group(str(path), path=group, mode="r+", use_consolidated=False)
+    target = zarr.open_group(storage_at(path).zarr_store(), path=group, mode="r+", use_consolidated=False)
     target.attrs.update(attributes)
     target.attrs["complete"] = True
 
@@ -240,13 +242,13 @@ def replace_group(
     write_arrays(made, dataset, block)
     made.attrs.update({"version": __version__, **json.loads(json.dumps(attributes)), "complete": True})
     remove_group(path, group)
-    (Path(path) / partial).rename(Path(path) / group)
+    storage_at(path).rename(partial, group)
 
 
 def remove_group(path: str | Path, group: str) -> None:
     """Delete a group and its marks, if there: this is how a step is undone."""
     remove_marks(path, group)
-    shutil.rmtree(Path(path) / group, ignore_errors=True)
+    storage_at(path).remove(group)
 
 
 def open_screen(path: str | Path) -> xr.Dataset:
@@ -285,20 +287,21 @@ def open_group(path: str | Path, group: str) -> xr.Dataset | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _open_target(path: str, group: str, stamp: tuple[int, int]) -> tuple[Any, Callable[[str], zarr.Array]]:
+def _open_target(path: str, group: str, stamp: Hashable) -> tuple[Any, Callable[[str], zarr.Array]]:
     """Open each array of a group once a process; also its parameters.
 
     Until the group's own file changes: what makes, grows or ends its arrays writes that last.
     """
-    opened = zarr.open_group(path, path=group, mode="r+", use_consolidated=False)
+    opened = zarr.open_group(storage_at(path).zarr_store(), path=group, mode="r+", use_consolidated=False)
     return opened.attrs.get("parameters"), functools.cache(lambda name: cast(zarr.Array, opened[name]))
 
 
 def _open_root(path: str | Path, mode: str = "r") -> zarr.Group:
-    if not (Path(path) / "zarr.json").is_file():
+    storage = storage_at(path)
+    if not storage.exists("zarr.json"):
         raise BadStore(f"no results at '{path}'; make them with: diffdask screen FRAMES --results {path}")
     try:
-        root = zarr.open_group(str(path), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
+        root = zarr.open_group(storage.zarr_store(), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
     except (ValueError, KeyError) as error:  # an array, or metadata that are no JSON
         raise BadStore(f"'{path}' is no Zarr group that can be read: {error}") from error
     if root.attrs.get("kind") != KIND:
@@ -316,7 +319,7 @@ def _open_group(path: str | Path, group: str, next_step: str) -> xr.Dataset:
 
 
 def _opened(path: str | Path, group: str) -> xr.Dataset:
-    return xr.open_zarr(str(path), group=group, consolidated=False, chunks=None)
+    return xr.open_zarr(storage_at(path).zarr_store(), group=group, consolidated=False, chunks=None)
 
 
 def _check_stamp(path: str | Path, group: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:

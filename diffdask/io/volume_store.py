@@ -23,6 +23,7 @@ import xarray as xr
 import zarr
 
 from diffdask.errors import BadStore
+from diffdask.io.paths import local_path
 from diffdask.io.whole_store import open_whole, replace_whole
 from diffdask.planning import Block
 from diffdask.variables import VARIABLES
@@ -73,7 +74,7 @@ def open_volume(path: str | Path) -> xr.Dataset:
     BadStore
         If there is none at ``path``, or it is damaged.
     """
-    path = Path(path)
+    path = local_path(path, what="a map")
     open_whole(path, KIND, absent=_absent(path))
     volume = xr.open_zarr(str(path), consolidated=False, chunks=None)
     missing = [name for name in _CUBE if name not in volume]
@@ -150,7 +151,7 @@ def stamp_of_volume(path: str | Path) -> dict[str, Any] | None:
     BadStore
         If something else lies at ``path``.
     """
-    if not Path(path).exists():
+    if not local_path(path, what="a map").exists():
         return None
     attributes = open_whole(path, KIND, absent=_absent(path)).attrs
     return {"parameters": attributes.get("parameters"), "version": attributes.get("version")}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import zarr
 
 from diffdask.errors import BadStore
+from diffdask.io.paths import join, name_of, parent
+from diffdask.io.storage import storage_at
 from diffdask.version import __version__
 
 
@@ -30,11 +31,11 @@ def open_whole(path: str | Path, kind: str, *, absent: str) -> zarr.Group:
     BadStore
         If there is none at ``path``, or something else.
     """
-    path = Path(path)
-    if not (path / "zarr.json").is_file():
+    storage = storage_at(path)
+    if not storage.exists("zarr.json"):
         raise BadStore(absent)
     try:
-        group = zarr.open_group(str(path), mode="r", use_consolidated=False)
+        group = zarr.open_group(storage.zarr_store(), mode="r", use_consolidated=False)
     except (ValueError, KeyError) as error:  # an array, or metadata that are no JSON
         raise BadStore(f"'{path}' is no Zarr group that can be read: {error}") from error
     if group.attrs.get("kind") != kind:
@@ -51,13 +52,13 @@ def replace_whole(path: str | Path, kind: str, *, absent: str) -> Iterator[zarr.
     BadStore
         If something of another kind lies at ``path``.
     """
-    path = Path(path)
-    if path.exists():
+    if storage_at(path).is_there():
         open_whole(path, kind, absent=absent)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    group = zarr.open_group(str(partial), mode="w", zarr_format=3)
+    folder, name = parent(path), name_of(path)
+    storage, partial = storage_at(folder), f".{name}.partial"
+    storage.remove(partial)
+    group = zarr.open_group(storage_at(join(folder, partial)).zarr_store(), mode="w", zarr_format=3)
     yield group
     group.attrs.update(kind=kind, version=__version__)
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    storage.remove(name)
+    storage.rename(partial, name)

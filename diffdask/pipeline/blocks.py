@@ -25,7 +25,6 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from diffdask.cluster import run_blocks
@@ -125,11 +124,6 @@ def run_marked(
             failures.interrupt()
             bar.update(block[1] - block[0])
     failures.tell(unit, of=len(blocks))
-
-
-def absolute(path: str | Path) -> str:
-    """Path that means the same in every process."""
-    return str(Path(path).absolute())
 
 
 class _Failures:

@@ -20,6 +20,7 @@ import xarray as xr
 from diffdask.cluster import connect
 from diffdask.errors import BadParameter, BadStore, nearest
 from diffdask.io.marks import mark_block, marked_blocks
+from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
     finish_group,
     open_features,
@@ -31,7 +32,7 @@ from diffdask.io.results_store import (
     start_group,
     write_tile,
 )
-from diffdask.pipeline.blocks import Marks, absolute, run_marked
+from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.pipeline.crystals import (
     GROUP,
     borrow_orientations,
@@ -81,7 +82,7 @@ def compare(
     overwrite: bool = False,
     on: Any = None,
     progress: bool = True,
-) -> Path:
+) -> str | Path:
     """Compare hits in pairs.
 
     Running it again goes on where it stopped.
@@ -120,8 +121,8 @@ def compare(
 
     Returns
     -------
-    pathlib.Path
-        The results store.
+    pathlib.Path or str
+        The results store: a path, or a URL.
 
     Raises
     ------
@@ -134,7 +135,7 @@ def compare(
         raise BadParameter(f"similarity '{similarity}' is not known; {nearest(similarity, SIMILARITIES)}")
     if most < 0 or most == 1:
         raise BadParameter(f"most = {most} must be a number of hits of which there are pairs, or 0 for all")
-    results = Path(results)
+    results = as_store(results)
     count = open_features(results).sizes["hit"]
     how: dict[str, Any] = {"compare_q_min": compare_q_min, "compare_q_max": compare_q_max}
     if similarity == "common-arc":
@@ -181,7 +182,7 @@ def tile_side(count: int) -> int:
 # before the tiles ------------------------------------------------------------------------------------------
 
 
-def _is_stamped(results: Path, group: str, how: dict[str, Any]) -> bool:
+def _is_stamped(results: str | Path, group: str, how: dict[str, Any]) -> bool:
     try:
         stamp_of(results, group, how)
     except BadStore:
@@ -189,7 +190,7 @@ def _is_stamped(results: Path, group: str, how: dict[str, Any]) -> bool:
     return True
 
 
-def _start(results: Path, similarity: str, how: dict[str, Any]) -> None:
+def _start(results: str | Path, similarity: str, how: dict[str, Any]) -> None:
     """Make the group's arrays; a group of other hits than there are now is thrown away."""
     stamp_of(results, similarity, how)
     numbers = open_features(results).hit_frame.values
@@ -214,7 +215,7 @@ def _start(results: Path, similarity: str, how: dict[str, Any]) -> None:
     start_group(results, similarity, sizes=sizes, names=names, block=side, parameters=how, constants=constants)
 
 
-def _is_of_hits(results: Path, similarity: str, numbers: np.ndarray) -> bool:
+def _is_of_hits(results: str | Path, similarity: str, numbers: np.ndarray) -> bool:
     """Whether a group was started for the hits of these frames."""
     group = GROUP if similarity == "common-arc" else similarity
     try:
@@ -224,7 +225,7 @@ def _is_of_hits(results: Path, similarity: str, numbers: np.ndarray) -> bool:
     return "hit_frame" in started and np.array_equal(started.hit_frame.values, numbers)
 
 
-def _start_arcs(results: Path, how: dict[str, Any]) -> xr.Dataset:
+def _start_arcs(results: str | Path, how: dict[str, Any]) -> xr.Dataset:
     """Write how all crystals lie, and give which hits are compared, and whose orientation each of those borrows."""
     crystals = find_crystals(results, how["lattice"])
     replace_group(results, GROUP, crystals, {"parameters": how})
@@ -234,7 +235,7 @@ def _start_arcs(results: Path, how: dict[str, Any]) -> xr.Dataset:
     return wrap(hit_frame=crystals.hit_frame.values[rows], borrowed_from=borrowed_from)
 
 
-def _find_scale(results: Path, how: dict[str, Any]) -> float:
+def _find_scale(results: str | Path, how: dict[str, Any]) -> float:
     """Median squared distance between some hits, spread evenly over the campaign."""
     count = open_features(results).sizes["hit"]
     some = np.unique(np.linspace(0, count - 1, min(count, _SCALE_HITS)).astype(int))

@@ -19,7 +19,7 @@ from diffdask.variables import wrap
 GROUP = "crystals"
 
 
-def find_lattice(results: Path) -> str:
+def find_lattice(results: str | Path) -> str:
     """Lattice that most hits were indexed with, as the frames store writes it.
 
     Raises
@@ -37,7 +37,7 @@ def find_lattice(results: Path) -> str:
     return str(known[np.argmax(times)])
 
 
-def find_crystals(results: Path, lattice: str) -> xr.Dataset:
+def find_crystals(results: str | Path, lattice: str) -> xr.Dataset:
     """Rotation and wavelength of every hit, and the mean cell; hits of another lattice count as not indexed.
 
     Returns

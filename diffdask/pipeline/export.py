@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffdask.errors import BadParameter, MissingVariable
+from diffdask.io.paths import as_store, suffix_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ def export(
     top: int = 500,
     to: str | Path,
     frames: str | Path | None = None,
-) -> Path:
+) -> str | Path:
     """Write the frames of the highest scores for other programs.
 
     Parameters
@@ -53,13 +54,13 @@ def export(
     from diffdask.io.picks import write_cxi_subset, write_event_list
     from diffdask.io.results_store import frames_path, open_hits
 
-    to = Path(to)
-    if to.suffix not in _SUFFIXES:
+    to = as_store(to)
+    if suffix_of(to) not in _SUFFIXES:
         raise BadParameter(f"'{to}' must end in {' or '.join(_SUFFIXES)}: event list, or CXI file with the frames")
     picks = choose_top(catalogue_table(results), top)
-    if to.suffix == ".lst":
+    if suffix_of(to) == ".lst":
         return write_event_list(picks, to)
-    where = Path(frames) if frames is not None else frames_path(results)
+    where = as_store(frames) if frames is not None else frames_path(results)
     return write_cxi_subset(picks, where, to, peaks=_peaks_of(picks, open_hits(results)))
 
 

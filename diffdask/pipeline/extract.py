@@ -15,6 +15,7 @@ from typing import Any
 from diffdask.cluster import connect
 from diffdask.errors import BadParameter, BadStore
 from diffdask.io.marks import mark_block
+from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
     finish_group,
     open_features,
@@ -29,7 +30,7 @@ from diffdask.kernels.images import to_vgg_input
 from diffdask.models.vgg16 import check_layers, check_precision, count_features
 from diffdask.models.vgg16_network import FEATURE_LAYERS, SIDE
 from diffdask.pipeline import hit_images
-from diffdask.pipeline.blocks import Marks, absolute, run_marked
+from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.planning import Block, blocks_of
 from diffdask.variables import wrap
 
@@ -55,7 +56,7 @@ def extract(
     overwrite: bool = False,
     on: Any = None,
     progress: bool = True,
-) -> Path:
+) -> str | Path:
     """Draw a picture of every hit, background and Bragg peaks left out, and find its features by VGG16.
 
     ``train --features vgg16`` learns from them. Running it again goes on where it stopped, and adds new hits.
@@ -92,8 +93,8 @@ def extract(
 
     Returns
     -------
-    pathlib.Path
-        The results store.
+    pathlib.Path or str
+        The results store: a path, or a URL.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def extract(
     BadStore
         If there are no features of hits yet, or pictures were made with other parameters.
     """
-    results = Path(results)
+    results = as_store(results)
     numbers = open_features(results).hit_frame.values
     drawing = {"content": content, "cleaned": cleaned, "normalise": normalise, "size": size}
     network = {"layers": list(check_layers(layers)), "batch": batch, "precision": precision}
@@ -140,7 +141,7 @@ def _describe(found: str) -> dict[str, str]:
     return {"weights": told, "digest": digest_weights(found)}
 
 
-def _check_stamps(results: Path, drawing: dict[str, Any], how: dict[str, Any] | None, *, overwrite: bool) -> None:
+def _check_stamps(results: str | Path, drawing: dict[str, Any], how: dict[str, Any] | None, *, overwrite: bool) -> None:
     """Refuse groups of other parameters before any work, or remove them; features go with their pictures."""
     for group, wanted in ((hit_images.GROUP, drawing), (GROUP, how)):
         if wanted is None:
@@ -155,7 +156,7 @@ def _check_stamps(results: Path, drawing: dict[str, Any], how: dict[str, Any] | 
 
 
 def _find_features(
-    client: Any, results: Path, numbers: Any, found: str, how: dict[str, Any], *, progress: bool
+    client: Any, results: str | Path, numbers: Any, found: str, how: dict[str, Any], *, progress: bool
 ) -> None:
     start_group(
         results,

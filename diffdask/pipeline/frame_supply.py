@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from diffdask.errors import BadFrames, BadStore
+from diffdask.io.paths import as_store
+from diffdask.io.storage import storage_at
 
 #: Files that are looked into; the frames of the others are taken to be as large.
 _LOOKED_INTO = 3
@@ -38,7 +40,7 @@ class FrameSupply:
         Detector settings that have to be laid out: 1 where nobody knows.
     """
 
-    store: Path | None
+    store: str | Path | None
     stored: int
     new: int
     block: int
@@ -88,7 +90,7 @@ def find_supply(calls: Mapping[str, Mapping[str, Any]]) -> FrameSupply | None:
     if "ingest" not in calls and "screen" not in calls:
         return None
     ingest = calls.get("ingest", {})
-    path = Path(ingest["to"] if ingest else calls["screen"]["frames"])
+    path = as_store(ingest["to"] if ingest else calls["screen"]["frames"])
     stored = _look_at_store(path)
     if not ingest:
         if stored is None:
@@ -101,14 +103,14 @@ def find_supply(calls: Mapping[str, Mapping[str, Any]]) -> FrameSupply | None:
     return _with_files(stored, ingest)
 
 
-def _look_at_store(path: Path) -> FrameSupply | None:
+def _look_at_store(path: str | Path) -> FrameSupply | None:
     from diffdask.io.frames_store import frames_attributes, open_root
-    from diffdask.pipeline.sample import folder_bytes
+    from diffdask.pipeline.sample import stored_bytes
 
     try:
         known = frames_attributes(path)
     except BadStore:
-        if path.exists():
+        if storage_at(path).is_there():
             raise
         return None
     count = int(known["frame_count"])
@@ -122,12 +124,12 @@ def _look_at_store(path: Path) -> FrameSupply | None:
         block=int(known["block_frames"]),
         pixels=math.prod(adu.shape[1:]),
         item_bytes=adu.dtype.itemsize,
-        stored_bytes=folder_bytes(path / "adu") / count,
+        stored_bytes=stored_bytes(path) / count,
         settings=_count_settings(path),
     )
 
 
-def _count_settings(path: Path) -> int:
+def _count_settings(path: str | Path) -> int:
     from diffdask.io.frames_store import open_frames
     from diffdask.steps.layout import group_settings, setting_columns
 

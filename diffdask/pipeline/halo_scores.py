@@ -12,7 +12,7 @@ from diffdask.pipeline.haloes import GROUP
 from diffdask.pipeline.scores import SIGNIFICANT, HitScores
 
 
-def score_by_haloes(results: Path) -> HitScores:
+def score_by_haloes(results: str | Path) -> HitScores:
     """How much brighter a hit is close about its lattice points, in robust standard deviations of all hits.
 
     Raises

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from diffdask.errors import BadStore
 from diffdask.geometry import Geometry
 from diffdask.io.frames_store import open_frames, take_frames
 from diffdask.io.marks import mark_block, marked_blocks, read_note
+from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
     finish_group,
     frames_path,
@@ -33,9 +35,10 @@ from diffdask.io.results_store import (
     write_rows,
     write_whole,
 )
+from diffdask.io.storage import storage_at
 from diffdask.kernels.lattice_fit import CENTRINGS
 from diffdask.models.chance import standardise_scores
-from diffdask.pipeline.blocks import Marks, absolute, run_marked
+from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.pipeline.layout import load_layout, with_layout
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.haloes import find_directions, find_haloes
@@ -72,7 +75,7 @@ def haloes(
     overwrite: bool = False,
     on: Any = None,
     progress: bool = True,
-) -> Path:
+) -> str | Path:
     """Look for haloes: diffuse scattering of long correlation, close about the Bragg spots of indexed hits.
 
     It is finer than the polar bins that all other methods look at. Running it again goes on where it stopped, and
@@ -101,8 +104,8 @@ def haloes(
 
     Returns
     -------
-    pathlib.Path
-        The results store.
+    pathlib.Path or str
+        The results store: a path, or a URL.
 
     Raises
     ------
@@ -111,7 +114,7 @@ def haloes(
     BadStore
         If there are no features yet, no hit has a lattice, or haloes were found with other parameters.
     """
-    results = Path(results)
+    results = as_store(results)
     how = {"halo_length": halo_length, "spot_guard": spot_guard, "halo_q_min": halo_q_min}
     how |= {"halo_reach": halo_reach, "shell_count": shell_count}
     numbers = open_features(results).hit_frame.values
@@ -138,7 +141,7 @@ def _names_centring(lattice: np.ndarray) -> np.ndarray:
     return np.array([len(word) > 1 and word[1] in CENTRINGS for word in words], dtype=bool)
 
 
-def _check_lattices(results: Path, columns: xr.Dataset) -> None:
+def _check_lattices(results: str | Path, columns: xr.Dataset) -> None:
     """Refuse hits without any lattice, and say how many are left out for their centring."""
     lattice = columns.lattice.values[np.isfinite(columns.orientation.values).all(axis=(1, 2))]
     if not lattice.size:
@@ -153,7 +156,7 @@ def _check_lattices(results: Path, columns: xr.Dataset) -> None:
         _log.warning("%d hits have %s: haloes are not looked for there", unknown.size, told)
 
 
-def _is_stamped(results: Path, how: dict[str, Any]) -> bool:
+def _is_stamped(results: str | Path, how: dict[str, Any]) -> bool:
     try:
         stamp_of(results, GROUP, how)
     except BadStore:
@@ -161,7 +164,7 @@ def _is_stamped(results: Path, how: dict[str, Any]) -> bool:
     return True
 
 
-def _start(results: Path, count: int, how: dict[str, Any]) -> None:
+def _start(results: str | Path, count: int, how: dict[str, Any]) -> None:
     edges = np.linspace(0.0, how["halo_reach"], how["shell_count"] + 1)
     start_group(
         results,
@@ -174,7 +177,7 @@ def _start(results: Path, count: int, how: dict[str, Any]) -> None:
     )
 
 
-def _still_true(results: Path, columns: xr.Dataset, numbers: np.ndarray) -> list[Block]:
+def _still_true(results: str | Path, columns: xr.Dataset, numbers: np.ndarray) -> list[Block]:
     """Marked blocks whose hits are still the same, and indexed as they were."""
     return [
         block
@@ -202,27 +205,26 @@ def _look_block(block: Block, *, results: str, how: dict[str, Any]) -> None:
 def _look(results: str, hits: xr.Dataset, numbers: np.ndarray, how: dict[str, Any]) -> xr.Dataset:
     """Find the haloes of hits of these frame numbers; a lattice without a known centring counts as none."""
     layout, pixels = load_layout(results)
-    changed = (Path(results) / "layout" / "zarr.json").stat()
     known = np.where(_names_centring(hits.lattice.values), hits.lattice.values, "")
     return find_haloes(
         with_layout(hits.assign(wrap(lattice=known)), layout, numbers),
         how=screening_parameters(**open_screen(results).attrs["parameters"]),
         settings=layout.attrs["settings"],
         pixels=pixels,
-        directions=_find_directions_once(results, changed.st_mtime_ns, changed.st_ino),
+        directions=_find_directions_once(results, storage_at(results).stamp("layout/zarr.json")),
         **how,
     )
 
 
 @functools.lru_cache(maxsize=2)
-def _find_directions_once(results: str, changed: int, inode: int) -> tuple[np.ndarray, ...]:
+def _find_directions_once(results: str, stamp: Hashable) -> tuple[np.ndarray, ...]:
     """Where the listed pixels look from the crystal: 12 bytes a pixel of every setting, once a process."""
     layout, pixels = load_layout(results)
     geometry = Geometry.from_dataset(take_frames(frames_path(results), []))
     return find_directions(geometry, pixels, layout.attrs["settings"])
 
 
-def _write_columns(results: Path) -> None:
+def _write_columns(results: str | Path) -> None:
     """Spread over all frames what the catalogue shows."""
     found = open_unfinished(results, GROUP)
     count = open_frames(frames_path(results)).sizes["frame"]

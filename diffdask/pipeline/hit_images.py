@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from diffdask.image_map import ImageMap, plan_images
 from diffdask.io.frames_store import take_frames
 from diffdask.io.marks import mark_block, marked_blocks, read_note
 from diffdask.io.nuisance_store import load_nuisance
+from diffdask.io.paths import absolute, join
 from diffdask.io.results_store import (
     finish_group,
     frames_path,
@@ -29,8 +30,9 @@ from diffdask.io.results_store import (
     start_group,
     write_rows,
 )
+from diffdask.io.storage import storage_at
 from diffdask.models.nuisance import NuisanceComponents
-from diffdask.pipeline.blocks import Marks, absolute, run_marked
+from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.pipeline.layout import load_layout, with_layout
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.images import CONTENTS, find_polar_nuisance, render_images, render_polar_images
@@ -46,7 +48,7 @@ _BLOCK_HITS = 32
 POLAR = "polar"
 
 
-def check_drawing(results: Path, how: dict[str, Any]) -> None:
+def check_drawing(results: str | Path, how: dict[str, Any]) -> None:
     """Find out now, and not after hours, whether pictures can be drawn like this.
 
     Raises
@@ -59,7 +61,7 @@ def check_drawing(results: Path, how: dict[str, Any]) -> None:
     _draw(absolute(results), (0, 0), np.empty(0, dtype=np.int64), {**how, "cleaned": False})  # no hit: nothing to clean
 
 
-def draw_images(client: Any, results: Path, numbers: np.ndarray, how: dict[str, Any], *, progress: bool) -> None:
+def draw_images(client: Any, results: str | Path, numbers: np.ndarray, how: dict[str, Any], *, progress: bool) -> None:
     """Draw all hits, or those that are not drawn yet, into the group.
 
     Parameters
@@ -96,11 +98,11 @@ def draw_images(client: Any, results: Path, numbers: np.ndarray, how: dict[str, 
     finish_group(results, GROUP)
 
 
-def digest_taken_out(results: Path, how: dict[str, Any]) -> str:
+def digest_taken_out(results: str | Path, how: dict[str, Any]) -> str:
     """What is taken out of cleaned pictures, in 40 letters; it changes with the hits of a run."""
     if not how["cleaned"]:
         return ""
-    model = load_nuisance(results / "nuisance")
+    model = load_nuisance(join(results, "nuisance"))
     digest = hashlib.sha1(usedforsecurity=False)
     medians = [model.run_median_[run] for run in sorted(model.run_median_)]
     for values in (model.overall_median_, *medians, model.components_, *model.fold_components_):
@@ -108,7 +110,7 @@ def digest_taken_out(results: Path, how: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def still_true(results: Path, group: str, numbers: np.ndarray, taken_out: str) -> list[Block]:
+def still_true(results: str | Path, group: str, numbers: np.ndarray, taken_out: str) -> list[Block]:
     """Marked blocks of the group whose hits, and what is taken out of these, are still the same."""
     return [
         block
@@ -141,25 +143,24 @@ def _draw(results: str, block: Block, numbers: np.ndarray, how: dict[str, Any]) 
     layout, pixels = load_layout(results)
     hits = with_layout(frames, layout, numbers).merge(polar)
     if how["cleaned"]:
-        hits = hits.merge(find_polar_nuisance(hits, model=_load_nuisance_once(results, *_state(results, "nuisance"))))
+        hits = hits.merge(find_polar_nuisance(hits, model=_load_nuisance_once(results, _state(results, "nuisance"))))
     return render_images(
         hits,
         how=screening_parameters(**open_screen(results).attrs["parameters"]),
-        maps=_plan_once(results, how["size"], *_state(results, "layout")),
+        maps=_plan_once(results, how["size"], _state(results, "layout")),
         content=how["content"],
         pixels=pixels,
         **shown,
     )
 
 
-def _state(results: str, group: str) -> tuple[int, int]:
+def _state(results: str, group: str) -> Hashable:
     """What changes when a group is replaced."""
-    status = (Path(results) / group / "zarr.json").stat()
-    return status.st_mtime_ns, status.st_ino
+    return storage_at(results).stamp(f"{group}/zarr.json")
 
 
 @functools.lru_cache(maxsize=2)
-def _plan_once(results: str, size: int, changed: int, inode: int) -> tuple[ImageMap, ...]:
+def _plan_once(results: str, size: int, stamp: Hashable) -> tuple[ImageMap, ...]:
     """Which pixels lie in which cells: some 40 MB a setting for a CSPAD, once a process."""
     layout, _ = load_layout(results)
     columns = take_frames(frames_path(results), [])
@@ -169,5 +170,5 @@ def _plan_once(results: str, size: int, changed: int, inode: int) -> tuple[Image
 
 
 @functools.lru_cache(maxsize=2)
-def _load_nuisance_once(results: str, changed: int, inode: int) -> NuisanceComponents:
-    return load_nuisance(Path(results) / "nuisance")
+def _load_nuisance_once(results: str, stamp: Hashable) -> NuisanceComponents:
+    return load_nuisance(join(results, "nuisance"))

@@ -13,6 +13,7 @@ from diffdask.cluster import tell_counts
 from diffdask.io.frames_store import take_frames
 from diffdask.io.marks import mark_block, marked_blocks, unmark_blocks
 from diffdask.io.nuisance_store import save_nuisance
+from diffdask.io.paths import absolute, join
 from diffdask.io.results_store import (
     finish_group,
     open_group,
@@ -27,7 +28,7 @@ from diffdask.io.results_store import (
 )
 from diffdask.models.hits import HitFinder
 from diffdask.models.nuisance import NuisanceComponents
-from diffdask.pipeline.blocks import Marks, absolute, run_marked
+from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.pipeline.layout import load_layout, with_layout
 from diffdask.planning import Block, blocks_of
 from diffdask.steps.azimuthal import find_azimuthal_features
@@ -62,7 +63,7 @@ _BLOCK_HITS = 32
 _FEATURE_HITS = 128
 
 
-def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
+def decide_hits(results: str | Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
     """Write ``frame_is_hit`` for all frames, now that it is known what is usual; with that the screen is finished.
 
     Features and scores of other hits than these are thrown away; haloes and pictures are to be gone on with.
@@ -82,7 +83,7 @@ def decide_hits(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None
 
 
 def average_hits(
-    client: Any, frames: Path, results: Path, parameters: dict[str, dict[str, Any]], *, progress: bool
+    client: Any, frames: str | Path, results: str | Path, parameters: dict[str, dict[str, Any]], *, progress: bool
 ) -> None:
     """Average the residual of all hits over polar bins and list their Bragg peaks, block by block."""
     layout, _ = load_layout(results)
@@ -114,7 +115,7 @@ def average_hits(
     finish_group(results, "hits")
 
 
-def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
+def find_features(results: str | Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
     """Clean the hits of what they share, and find their azimuthal features and their structure."""
     hits = open_hits(results)
     if open_group(results, "features") is not None:
@@ -137,7 +138,7 @@ def find_features(results: Path, columns: xr.Dataset, how: dict[str, Any]) -> No
     )
     for outdated in OUTDATED:
         remove_group(results, outdated)
-    save_nuisance(results / "nuisance", model)
+    save_nuisance(join(results, "nuisance"), model)
     replace_group(results, "features", found.merge(kept), {"parameters": how}, block=_FEATURE_HITS)
 
 
@@ -155,7 +156,7 @@ def _average_block(
     mark_block(results, "hits", block)
 
 
-def _still_true(results: Path, numbers: np.ndarray) -> set[Block]:
+def _still_true(results: str | Path, numbers: np.ndarray) -> set[Block]:
     """Marked blocks whose hits are still the same: frames added since can change what is usual, and so the hits."""
     stored = open_unfinished(results, "hits").hit_frame.values
     return {

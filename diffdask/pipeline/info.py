@@ -10,6 +10,7 @@ import zarr
 
 from diffdask.errors import BadStore
 from diffdask.io import frames_store, ranker_store, results_store, volume_store
+from diffdask.io.storage import storage_at
 
 #: Groups that every analysis makes, and those that some do.
 _GROUPS = ("layout", "screen", "hits", "features", "scores")
@@ -44,10 +45,11 @@ def info(store: str | Path) -> dict[str, Any]:
     BadStore
         If ``store`` is none of these.
     """
-    if not (Path(store) / "zarr.json").is_file():
+    storage = storage_at(store)
+    if not storage.exists("zarr.json"):
         raise BadStore(f"no Zarr store at '{store}'")
     try:
-        attributes: dict[str, Any] = dict(zarr.open_group(str(store), mode="r", use_consolidated=False).attrs)
+        attributes: dict[str, Any] = dict(zarr.open_group(storage.zarr_store(), mode="r", use_consolidated=False).attrs)
     except (ValueError, KeyError) as error:  # an array, or metadata that are no JSON
         raise BadStore(f"'{store}' is no Zarr group that can be read: {error}") from error
     kind = attributes.get("kind")

@@ -20,7 +20,7 @@ import numpy as np
 
 from diffdask.cluster import connect, run_blocks
 from diffdask.errors import BadFrames, BadGeometry, DiffdaskError
-from diffdask.pipeline.blocks import absolute
+from diffdask.io.paths import absolute, as_store, local_path
 from diffdask.pipeline.progress import progress_bar
 from diffdask.planning import Block, pieces_of
 
@@ -57,7 +57,7 @@ def ingest(
     codec: str = "lz4",
     on: Any = None,
     progress: bool = True,
-) -> Path:
+) -> str | Path:
     """Copy frames from CXI or HDF5 files into a frames store.
 
     Running it again goes on where it stopped. Files, and frames of files that
@@ -77,7 +77,7 @@ def ingest(
         crystals, the one with most reflections counts; where several chunks
         have the frame, the last that is indexed.
     to
-        The frames store, new or to be appended to.
+        The frames store, new or to be appended to: a folder, or a URL such as ``s3://bucket/frames.zarr``.
     run
         Run number of all files; None to take it from the file
         (``/entry_1/experiment_identifier``), else from its name (``r0003``,
@@ -93,8 +93,8 @@ def ingest(
 
     Returns
     -------
-    pathlib.Path
-        The store.
+    pathlib.Path or str
+        The store: a path, or a URL.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def ingest(
     paths = _find(sources)
     layout = read_geometry(geometry)
     chunks = [chunk for path in _listed(stream) for chunk in read_stream(path)]
-    to = Path(to)
+    to = as_store(to)
     with only_writer(to):
         root = create_or_check(to, layout, block_frames=block_frames, codec=codec)
         with connect(on) as client:
@@ -179,7 +179,8 @@ def _write(
 def _find(sources: str | Path | Sequence[str | Path]) -> list[str]:
     """Files in order, each once; a glob's by name."""
     found: dict[str, str] = {}
-    for source in _listed(sources):
+    for given in _listed(sources):
+        source = str(local_path(given, what="a file of frames"))
         matches = [source] if os.path.exists(source) else sorted(glob.glob(source, recursive=True))
         if not matches:
             raise BadFrames(f"no file matches '{source}'")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffdask.errors import BadStore
 from diffdask.interruption import Terminated
+from diffdask.io.storage import storage_at
 from diffdask.variables import STATUS_OK
 from diffdask.version import __version__
 
@@ -43,7 +43,7 @@ _ROWS_AT_ONCE = 1 << 17
 
 
 @contextlib.contextmanager
-def keep_record(folder: Path, **known: Any) -> Iterator[Record]:
+def keep_record(folder: str | Path, **known: Any) -> Iterator[Record]:
     """Write ``job.json`` now, and when the context ends; say in it how that was.
 
     Parameters
@@ -87,17 +87,15 @@ def keep_record(folder: Path, **known: Any) -> Iterator[Record]:
         write_record(folder, record)
 
 
-def write_record(folder: Path, record: Record) -> None:
+def write_record(folder: str | Path, record: Record) -> None:
     """Write a record whole, in place of the one before."""
-    temporary = folder / f".{NAME}.{os.getpid()}"
-    temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
-    os.replace(temporary, folder / NAME)
+    storage_at(folder).write_text(NAME, json.dumps(record, indent=2, default=str) + "\n")
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: str | Path) -> Record:
     """Read the record of a job's folder; empty where there is none that can be read."""
     try:
-        record = json.loads((folder / NAME).read_text())
+        record = json.loads(storage_at(folder).read_text(NAME))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -17,7 +17,7 @@ from diffdask.pipeline.oriented_hits import Symmetry, find_symmetry, load_prepar
 from diffdask.variables import wrap
 
 
-def choose_labellings(results: Path, how: dict[str, Any]) -> None:
+def choose_labellings(results: str | Path, how: dict[str, Any]) -> None:
     """Choose a labelling for every hit, write it, and write the agreements of pairs under the choices."""
     stored, crystals = open_unfinished(results, "common-arc"), open_unfinished(results, GROUP)
     symmetry = find_symmetry(how["laue"], how["lattice"], crystals.crystal_cell.values)
@@ -43,7 +43,7 @@ def choose_labellings(results: Path, how: dict[str, Any]) -> None:
 
 
 def _label_others(
-    results: Path, how: dict[str, Any], symmetry: Symmetry, labelling: np.ndarray, weight: np.ndarray
+    results: str | Path, how: dict[str, Any], symmetry: Symmetry, labelling: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
     """Labellings of all hits: those that are in no pair take the one that agrees best with the map of the group."""
     crystals = open_unfinished(results, GROUP)

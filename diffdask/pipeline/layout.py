@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 import xarray as xr
 
 from diffdask.errors import BadGeometry, BadStore
+from diffdask.io.paths import absolute
 from diffdask.io.results_store import open_group, replace_group
-from diffdask.pipeline.blocks import absolute
+from diffdask.io.storage import storage_at
 from diffdask.pixels import PixelList, list_pixels
 from diffdask.steps.layout import extend_settings, group_settings, lay_out_rings, setting_columns
 
 
-def make_layout(results: Path, columns: xr.Dataset, parameters: dict[str, Any]) -> None:
+def make_layout(results: str | Path, columns: xr.Dataset, parameters: dict[str, Any]) -> None:
     """Lay out pixels for all settings; rings once chosen stay when frames are added.
 
     Parameters
@@ -55,8 +57,7 @@ def make_layout(results: Path, columns: xr.Dataset, parameters: dict[str, Any]) 
 
 def load_layout(results: str | Path) -> tuple[xr.Dataset, tuple[PixelList, ...]]:
     """Maps and pixel lists of a results store, read once a process until they change."""
-    stamp = (Path(results) / "layout" / "zarr.json").stat()
-    return _load_once(absolute(results), stamp.st_mtime_ns, stamp.st_ino)
+    return _load_once(absolute(results), storage_at(results).stamp("layout/zarr.json"))
 
 
 def with_layout(ds: xr.Dataset, layout: xr.Dataset, numbers: np.ndarray) -> xr.Dataset:
@@ -65,7 +66,7 @@ def with_layout(ds: xr.Dataset, layout: xr.Dataset, numbers: np.ndarray) -> xr.D
 
 
 @functools.lru_cache(maxsize=2)
-def _load_once(results: str, changed: int, inode: int) -> tuple[xr.Dataset, tuple[PixelList, ...]]:
+def _load_once(results: str, stamp: Hashable) -> tuple[xr.Dataset, tuple[PixelList, ...]]:
     made = open_group(results, "layout")
     if made is None:
         raise BadStore(f"'{results}' has no layout; run: diffdask screen FRAMES --results {results}")

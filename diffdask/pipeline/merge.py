@@ -11,6 +11,7 @@ import numpy as np
 
 from diffdask.cluster import connect
 from diffdask.errors import BadParameter, BadStore, nearest
+from diffdask.io.paths import absolute, as_store, local_path
 from diffdask.io.results_store import open_features, open_hits, open_scores, open_screen
 from diffdask.io.volume_store import (
     add_blocks,
@@ -22,7 +23,7 @@ from diffdask.io.volume_store import (
     write_ccp4,
     written_blocks,
 )
-from diffdask.pipeline.blocks import absolute, run_marked
+from diffdask.pipeline.blocks import run_marked
 from diffdask.pipeline.crystals import is_oriented, open_crystals
 from diffdask.pipeline.oriented_hits import find_rotations, find_symmetry, load_oriented_hits
 from diffdask.planning import Block, blocks_of
@@ -110,7 +111,7 @@ def merge(
     BadStore
         If hits are not ranked or not compared yet, fewer than two can be merged, or ``to`` holds something else.
     """
-    results, to = Path(results), Path(to)
+    results, to = as_store(results), local_path(to, what="a map")
     if to.suffix == ".ccp4":
         raise BadParameter(f"'{to}' must be the Zarr store, such as map.zarr; the .ccp4 is written beside it")
     chosen = choose_hits(results, top=top, scale=scale, orientations=orientations, seed=seed)
@@ -199,13 +200,13 @@ def choose_hits(results: str | Path, *, top: int, scale: str, orientations: str 
     )
 
 
-def _outermost_q(results: Path) -> float:
+def _outermost_q(results: str | Path) -> float:
     """Outer edge of the outermost polar ring, 1/angstrom."""
     ring_q = open_hits(results).polar_ring_q.values
     return float(ring_q[-1] + (ring_q[-1] - ring_q[-2]) / 2)
 
 
-def _describe(results: Path, chosen: ChosenHits, grid: MapGrid) -> dict[str, Any]:
+def _describe(results: str | Path, chosen: ChosenHits, grid: MapGrid) -> dict[str, Any]:
     """All that decides what a map is made of: JSON-able."""
     crystals, features = open_crystals(results), open_features(results)
     told = crystals.attrs["parameters"]

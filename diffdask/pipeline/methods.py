@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from diffdask.catalogue import whole_file
 from diffdask.classification import warn_of_weights
 from diffdask.errors import BadLabels, BadParameter, BadStore, nearest
 from diffdask.io.frames_store import frames_attributes, open_frames
+from diffdask.io.paths import as_store
 from diffdask.io.results_store import frames_path, open_features, open_screen
+from diffdask.io.whole_file import whole_file
 from diffdask.learning_curve import COUNTS, find_label_curve
 from diffdask.method_comparison import compare_methods, find_complete
 from diffdask.methods_table import KIND
@@ -126,8 +127,8 @@ def methods(
     BadStore
         If one that is named is not there yet.
     """
-    tried = _collect(Path(results), features, scores, similarity=similarity, seed=seed)
-    rows, y, run = _find_labelled(Path(results), labels, fold_by, fold_count=fold_count, seed=seed)
+    tried = _collect(as_store(results), features, scores, similarity=similarity, seed=seed)
+    rows, y, run = _find_labelled(as_store(results), labels, fold_by, fold_count=fold_count, seed=seed)
     tried = tried.of_hits(rows)
     ranker = Ranker(component_count, C, engine="scikit-learn", standardise=standardise, seed=seed)
     folds: dict[str, Any] = {"ranker": ranker, "fold_count": fold_count, "seed": seed}
@@ -151,7 +152,7 @@ def methods(
         "left_out": tried.left_out,
         "warnings": tried.warnings,
     }
-    with whole_file(Path(to)) as partial:
+    with whole_file(to) as partial:
         partial.write_text(json.dumps(made, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return made
 
@@ -176,7 +177,9 @@ class _Tried:
         return find_complete({**self.features, **{name: one for name, (one, _) in self.scores.items()}}, count)
 
 
-def _collect(results: Path, features: Sequence[str], scores: Sequence[str], *, similarity: str, seed: int) -> _Tried:
+def _collect(
+    results: str | Path, features: Sequence[str], scores: Sequence[str], *, similarity: str, seed: int
+) -> _Tried:
     """Take features and scores of all hits; what is not there is left out where nothing was named."""
     tried = _Tried({}, {}, {}, [])
 
@@ -208,7 +211,7 @@ def _listed(named: Sequence[str]) -> list[str]:
     return [named] if isinstance(named, str) else list(named)
 
 
-def _score(results: Path, name: str, seed: int) -> HitScores:
+def _score(results: str | Path, name: str, seed: int) -> HitScores:
     """Scores that need no labels.
 
     Raises
@@ -231,7 +234,7 @@ def _score(results: Path, name: str, seed: int) -> HitScores:
     return ways[name]()
 
 
-def _score_by_anisotropy(results: Path) -> HitScores:
+def _score_by_anisotropy(results: str | Path) -> HitScores:
     """The overall anisotropy, by our definition, in robust standard deviations of all hits."""
     hit_frame = open_features(results).hit_frame.values
     score = standardise_scores(open_screen(results).frame_anisotropy.values[hit_frame])
@@ -240,7 +243,7 @@ def _score_by_anisotropy(results: Path) -> HitScores:
 
 
 def _find_labelled(
-    results: Path, labels: str | Path, fold_by: str, *, fold_count: int, seed: int
+    results: str | Path, labels: str | Path, fold_by: str, *, fold_count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Rows of the labelled hits, their labels 0 and 1, and what folds keep together."""
     if str(labels) == LABEL_FREE:

@@ -18,6 +18,7 @@ from diffdask.cluster import connect
 from diffdask.errors import BadStore
 from diffdask.io.frames_store import open_frames
 from diffdask.io.marks import mark_block, marked_blocks
+from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
     finish_group,
     frames_path,
@@ -29,11 +30,11 @@ from diffdask.io.results_store import (
     start_group,
     write_rows,
 )
-from diffdask.kernels.volume import add_frames, locate_frames
 from diffdask.models.chance import adjust_p_values, set_against_chance
+from diffdask.models.map_search import search_in_map_of
 from diffdask.models.orientation_grid import judge_orientations, measure_misorientation
 from diffdask.models.orientation_search import TWISTS, OrientationSearch, twist_rings
-from diffdask.pipeline.blocks import Marks, absolute, run_marked
+from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.pipeline.compare import ensure_compared
 from diffdask.pipeline.crystals import open_crystals
 from diffdask.pipeline.grow import grow_map
@@ -47,9 +48,6 @@ _SEARCH, GROUP = "search", "orientations"
 
 #: Hits a block, and hits that are twisted to see what chance gives.
 _BLOCK_HITS, _CHANCE_HITS = 256, 2000
-
-#: Edge of a voxel of the map that is searched, 1/angstrom: twice as fine or coarse finds about as many.
-_STEP = 0.04
 
 #: Consistency, in units of chance, of a hit that is oriented rightly.
 _AGREEING = 4.0
@@ -67,7 +65,7 @@ def orient(
     overwrite: bool = False,
     on: Any = None,
     progress: bool = True,
-) -> Path:
+) -> str | Path:
     """Find how hits are oriented, from the map that the others make.
 
     Every hit is compared with slices of the map at all orientations, and the best is refined. A hit that fits
@@ -94,8 +92,8 @@ def orient(
 
     Returns
     -------
-    pathlib.Path
-        The results store.
+    pathlib.Path or str
+        The results store: a path, or a URL.
 
     Raises
     ------
@@ -104,7 +102,7 @@ def orient(
     BadStore
         If no hit is indexed: there is no map without some that are; or a search was made with other parameters.
     """
-    results = Path(results)
+    results = as_store(results)
     OrientationSearch(count=orientation_count).check(azimuths=1)  # a mistake is told before the work
     ensure_compared(results, on=on, progress=progress)
     grown = grow_map(results, seed=seed)
@@ -168,7 +166,7 @@ def find_rows(blocks: list[Block]) -> np.ndarray:
     )
 
 
-def _is_searched(results: Path, how: dict[str, Any], *, overwrite: bool) -> bool:
+def _is_searched(results: str | Path, how: dict[str, Any], *, overwrite: bool) -> bool:
     """Whether these very hits were searched in this very map; a search in a map that is no more is thrown away."""
     if overwrite or _map_searched(results) != how["map"]:
         remove_group(results, _SEARCH)
@@ -176,7 +174,7 @@ def _is_searched(results: Path, how: dict[str, Any], *, overwrite: bool) -> bool
     return open_group(results, _SEARCH) is not None
 
 
-def _map_searched(results: Path) -> dict[str, Any] | None:
+def _map_searched(results: str | Path) -> dict[str, Any] | None:
     """What made the map of the search that is there; None without one."""
     try:
         parameters = open_unfinished(results, _SEARCH).attrs.get("parameters", {})
@@ -186,7 +184,7 @@ def _map_searched(results: Path) -> dict[str, Any] | None:
     return found
 
 
-def _start(results: Path, frames: np.ndarray, blocks: list[Block], how: dict[str, Any]) -> None:
+def _start(results: str | Path, frames: np.ndarray, blocks: list[Block], how: dict[str, Any]) -> None:
     searched = np.full(len(blocks) * _BLOCK_HITS, -1)
     searched[find_rows(blocks)] = frames
     start_group(
@@ -238,25 +236,16 @@ def _fit_search(results: str, fold: int, count: int, made: str) -> OrientationSe
     if not (weight > 0).any():
         return None
     hits = _load(results, np.flatnonzero(weight > 0), {"map": grown.attrs["parameters"]})
-    ring_q = hits.similarity_ring_q.values
-    size = 2 * int(np.ceil(ring_q[-1] / _STEP)) + 3  # one voxel past the outermost ring
-    rotations = find_symmetry(told["laue"], told["lattice"], crystals.crystal_cell.values).rotations
-    values = np.ascontiguousarray(hits.standardised_residual.values)
-    voxels = np.empty(values.shape, np.int32)
-    rotation = np.ascontiguousarray(hits.crystal_rotation.values)
-    locate_frames(rotation, hits.hit_wavelength.values, ring_q, rotations, told["friedel"], _STEP, size, voxels)
-    sums, weights = np.zeros((2, size**3))
-    add_frames(values, voxels, weight[weight > 0], sums, weights)
-    return OrientationSearch(count=count).fit(
-        sums,
-        weights,
-        rotations=rotations,
-        step=_STEP,
-        size=size,
-        ring_q=ring_q,
-        azimuths=values.shape[2],
-        wavelength=float(crystals.hit_wavelength.mean()),
+    return search_in_map_of(
+        hits.standardised_residual.values,
+        rotation=hits.crystal_rotation.values,
+        wavelength=hits.hit_wavelength.values,
+        weight=weight[weight > 0],
+        ring_q=hits.similarity_ring_q.values,
+        rotations=find_symmetry(told["laue"], told["lattice"], crystals.crystal_cell.values).rotations,
+        mean_wavelength=float(crystals.hit_wavelength.mean()),
         friedel=told["friedel"],
+        search=OrientationSearch(count=count),
     )
 
 
@@ -273,7 +262,12 @@ def _open_grown(results: str | Path) -> xr.Dataset:
 
 
 def _write_orientations(
-    results: Path, grown: xr.Dataset, order: np.ndarray, rows: np.ndarray, significance: float, how: dict[str, Any]
+    results: str | Path,
+    grown: xr.Dataset,
+    order: np.ndarray,
+    rows: np.ndarray,
+    significance: float,
+    how: dict[str, Any],
 ) -> None:
     """Decide which orientation each hit has, judge those that were found by those that are known, and write both."""
     searched, crystals = open_unfinished(results, _SEARCH).load(), open_crystals(results)
@@ -308,7 +302,7 @@ def _write_orientations(
     replace_group(results, GROUP, of_frames.merge(of_hits), attributes)
 
 
-def _spread(results: Path, hit_frame: np.ndarray, columns: dict[str, np.ndarray]) -> xr.Dataset:
+def _spread(results: str | Path, hit_frame: np.ndarray, columns: dict[str, np.ndarray]) -> xr.Dataset:
     """Rows of hits as rows of all frames."""
     count = open_frames(frames_path(results)).sizes["frame"]
     nothing = {"O": "not a hit", "b": False, "f": np.nan}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -63,7 +62,7 @@ class VerbPlan:
     basis: str = ""
 
 
-def plan_job(calls: Calls, folder: Path, capacity: Capacity) -> dict[str, Any]:
+def plan_job(calls: Calls, folder: str | Path, capacity: Capacity) -> dict[str, Any]:
     """Plan all verbs of a job.
 
     Parameters
@@ -164,7 +163,7 @@ def _plan_hits(name: str, results: str) -> VerbPlan:
 
 
 def _with_rates(
-    plans: dict[str, VerbPlan], calls: Calls, folder: Path, supply: FrameSupply | None
+    plans: dict[str, VerbPlan], calls: Calls, folder: str | Path, supply: FrameSupply | None
 ) -> dict[str, VerbPlan]:
     """Add what the work will take: by what the job did before, else by a sample."""
     record = read_record(folder)
@@ -217,7 +216,7 @@ def _marked(results: str, group: str) -> int:
         finished = open_group(results, group)
     except BadStore:
         return 0
-    done = sum(stop - start for start, stop in marked_blocks(results, group)) if os.path.isdir(results) else 0
+    done = sum(stop - start for start, stop in marked_blocks(results, group))
     return max(done, finished.sizes["frame"] if finished is not None else 0)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffdask.errors import BadParameter, BadStore, nearest
 from diffdask.io.frames_store import open_frames
+from diffdask.io.paths import as_store
 from diffdask.io.results_store import frames_path, open_features, replace_group
 from diffdask.pipeline.compare import ensure_compared
 from diffdask.pipeline.grow import grow_map
@@ -39,7 +40,7 @@ def rank(
     seed: int = 0,
     on: Any = None,
     progress: bool = True,
-) -> Path:
+) -> str | Path:
     """Score and rank all hits.
 
     Parameters
@@ -69,8 +70,8 @@ def rank(
 
     Returns
     -------
-    pathlib.Path
-        The results store.
+    pathlib.Path or str
+        The results store: a path, or a URL.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def rank(
     BadStore
         If the features differ from those that the ranker was trained on.
     """
-    results = Path(results)
+    results = as_store(results)
     method = method or ("label-free" if ranker is None else "ranker")
     if method not in METHODS:
         raise BadParameter(f"method '{method}' is not known; {nearest(method, METHODS)}")
@@ -99,7 +100,7 @@ def rank(
     return results
 
 
-def _score_label_free(results: Path, *, seed: int, on: Any, progress: bool) -> HitScores:
+def _score_label_free(results: str | Path, *, seed: int, on: Any, progress: bool) -> HitScores:
     if not _is_any_indexed(results):
         _log.warning("no hit of '%s' is indexed: all that is known without labels is structure", results)
         return score_without_orientations(results)
@@ -112,12 +113,12 @@ def _score_label_free(results: Path, *, seed: int, on: Any, progress: bool) -> H
     return score_label_free(results, seed=seed)
 
 
-def _is_any_indexed(results: Path) -> bool:
+def _is_any_indexed(results: str | Path) -> bool:
     frames = open_frames(frames_path(results))
     return bool(np.isfinite(frames.orientation.values[open_features(results).hit_frame.values]).all(axis=(1, 2)).any())
 
 
-def _write_scores(results: Path, method: str, scored: HitScores) -> None:
+def _write_scores(results: str | Path, method: str, scored: HitScores) -> None:
     """Spread the scores of hits over all frames, and rank them."""
     frames = open_frames(frames_path(results))
     count = frames.sizes["frame"]

@@ -6,13 +6,17 @@ import contextlib
 import inspect
 import logging
 import re
+import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from diffdask.cluster import capacity_of, connect, find_place, page_link, report_performance, tell_counts
 from diffdask.errors import BadJob, nearest
+from diffdask.io.paths import as_store, is_url, join
+from diffdask.io.storage import storage_at
 from diffdask.pipeline.job_record import Record, count_results, keep_record, note_rate, write_record
 from diffdask.pipeline.plan import Calls, frames_done, plan_job
 from diffdask.verbs import VERBS, verb
@@ -50,7 +54,7 @@ def run(
     on
         Where to run: "laptop", a scheduler's address, or a file of deploy/.
     folder
-        In place of the job's own ``folder``.
+        In place of the job's own ``folder``: a folder, or a URL such as ``s3://bucket/campaign``.
     dry_run
         Say what would be done, in how long and for how much, and do nothing. What a frame takes is known from an
         earlier run, or measured: a few frames are ingested and screened, and thrown away.
@@ -68,19 +72,20 @@ def run(
         If the file is no TOML, or has a verb or an option that is not known.
     """
     sections = read_job(job)
-    where = Path(folder if folder is not None else sections.pop("folder", "."))
+    where = as_store(folder if folder is not None else sections.pop("folder", "."))
     sections.pop("folder", None)
     calls = plan_calls(sections, where)
     place = _told_place(on)
     if dry_run:
         return plan_job(calls, where, capacity_of(place))
-    where.mkdir(parents=True, exist_ok=True)
+    if isinstance(where, Path):
+        where.mkdir(parents=True, exist_ok=True)
     with keep_record(where, job=str(job), place=place) as record:
         _do(calls, record, where, on=on, progress=progress)
     return record
 
 
-def _do(calls: Calls, record: Record, where: Path, *, on: Any, progress: bool) -> None:
+def _do(calls: Calls, record: Record, where: str | Path, *, on: Any, progress: bool) -> None:
     """Call verb after verb, and write down after each how far it came."""
     for_cluster = [name for name in calls if "on" in inspect.signature(verb(name)).parameters]
     last = list(calls).index(for_cluster[-1]) if for_cluster else -1
@@ -88,9 +93,8 @@ def _do(calls: Calls, record: Record, where: Path, *, on: Any, progress: bool) -
         client = None
         if for_cluster:
             client = stack.enter_context(connect(on))
-            stack.enter_context(
-                report_performance(client, where / "performance.html", title=Path(record["job"]).read_text())
-            )
+            told = stack.enter_context(_report_file(where))
+            stack.enter_context(report_performance(client, told, title=Path(record["job"]).read_text()))
             if client.dashboard_link:
                 _log.info("dashboard: %s", page_link(client))
         for number, (name, arguments) in enumerate(calls.items()):
@@ -110,6 +114,23 @@ def _do(calls: Calls, record: Record, where: Path, *, on: Any, progress: bool) -
                 tell_counts(client, hits=counts.get("hits"), diffuse=counts.get("predicted diffuse"))
             if number == last:
                 stack.close()  # what is left works on what is small by now
+
+
+@contextlib.contextmanager
+def _report_file(where: str | Path) -> Iterator[str | Path]:
+    """Give the file of Dask's report; of a job in a bucket it is put there in the end, if there is one."""
+    to = join(where, "performance.html")
+    if not is_url(to):
+        yield to
+        return
+    with tempfile.TemporaryDirectory(prefix="diffdask-") as folder:
+        made = Path(folder) / "performance.html"
+        try:
+            yield made
+        finally:
+            if made.is_file():
+                with contextlib.suppress(OSError):  # a report is not worth an error
+                    storage_at(where).put_file(made.name, made)
 
 
 def read_job(path: str | Path) -> dict[str, Any]:
@@ -151,7 +172,7 @@ def job_keys(name: str) -> dict[str, inspect.Parameter]:
     return {key: parameter for key, parameter in parameters.items() if key not in ("on", "progress")}
 
 
-def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+def plan_calls(sections: dict[str, Any], folder: str | Path) -> dict[str, dict[str, Any]]:
     """Fill in where verbs read and write; what a section says itself wins.
 
     Parameters
@@ -166,34 +187,37 @@ def plan_calls(sections: dict[str, Any], folder: Path) -> dict[str, dict[str, An
     dict
         Verb to all its arguments, in the order of an analysis.
     """
-    simulated = folder / "simulated"
-    labels = {"labels": str(simulated / "labels.csv")} if "simulate" in sections else {}
-    results, volume = str(folder / "results.zarr"), str(folder / "map.zarr")
+
+    def at(*names: str) -> str:
+        return str(join(folder, *names))
+
+    labels = {"labels": at("simulated", "labels.csv")} if "simulate" in sections else {}
+    results, volume = at("results.zarr"), at("map.zarr")
     merged = {"map": sections["merge"].get("to", volume)} if "merge" in sections else {}
-    told = str(folder / "methods.json")
+    told = at("methods.json")
     compared = {"methods": sections["methods"].get("to", told)} if "methods" in sections else {}
     defaults: dict[str, dict[str, Any]] = {
-        "simulate": {"to": str(simulated)},
-        "ingest": {"to": str(folder / "frames.zarr")},
-        "screen": {"frames": str(folder / "frames.zarr"), "results": results},
-        "train": {"results": results, "to": str(folder / "ranker.zarr"), **labels},
+        "simulate": {"to": at("simulated")},
+        "ingest": {"to": at("frames.zarr")},
+        "screen": {"frames": at("frames.zarr"), "results": results},
+        "train": {"results": results, "to": at("ranker.zarr"), **labels},
         "compare": {"results": results},
         "orient": {"results": results},
         "haloes": {"results": results},
         "extract": {"results": results},
-        "rank": {"results": results, **({"ranker": str(folder / "ranker.zarr")} if "train" in sections else {})},
+        "rank": {"results": results, **({"ranker": at("ranker.zarr")} if "train" in sections else {})},
         "merge": {"results": results, "to": volume},
         "evaluate": {"results": results, **labels},
         "methods": {"results": results, "to": told, **labels},
-        "report": {"results": results, "to": str(folder / "report"), **labels, **merged, **compared},
-        "catalogue": {"results": results, "to": str(folder / "catalogue.parquet")},
-        "export": {"results": results, "to": str(folder / "picks.lst")},
+        "report": {"results": results, "to": at("report"), **labels, **merged, **compared},
+        "catalogue": {"results": results, "to": at("catalogue.parquet")},
+        "export": {"results": results, "to": at("picks.lst")},
     }
     if "simulate" in sections:
         defaults["ingest"] |= {
-            "sources": str(simulated / "r*.cxi"),
-            "geometry": str(simulated / "campaign.geom"),
-            "stream": str(simulated / "campaign.stream"),
+            "sources": at("simulated", "r*.cxi"),
+            "geometry": at("simulated", "campaign.geom"),
+            "stream": at("simulated", "campaign.stream"),
         }
     calls = {name: {**defaults[name], **sections[name]} for name in JOB_VERBS if name in sections}
     for name, arguments in calls.items():

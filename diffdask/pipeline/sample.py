@@ -61,7 +61,7 @@ def sample_ingest(path: str, arguments: dict[str, Any], *, to: Path) -> Sample:
     plan = BlockPlan((0, count), 0, ((path, tuple(survey.events[:count])),))
     seconds = _cpu_seconds(lambda: write_block(plan, path=str(to)))
     finish(open_root(to, mode="r+"))
-    return Sample(count, seconds / count, folder_bytes(to / "adu") / count)
+    return Sample(count, seconds / count, stored_bytes(to) / count)
 
 
 def sample_screen(frames: str | Path, arguments: dict[str, Any]) -> Sample:
@@ -104,9 +104,18 @@ def sample_both(path: str, ingest: dict[str, Any], screen: dict[str, Any]) -> tu
         return sample_ingest(path, ingest, to=to), sample_screen(to, screen)
 
 
-def folder_bytes(folder: Path, *, most: int = 1000) -> float:
-    """Bytes of the files in a folder; of very many, a part is looked at and the rest taken to be alike."""
-    paths = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names]
+def stored_bytes(frames: str | Path, *, most: int = 1000) -> float:
+    """Bytes of the frames of a store; of very many blocks, a part is looked at and the rest taken to be alike."""
+    from diffdask.io.frames_store import frames_attributes
+    from diffdask.io.paths import as_store
+
+    store = as_store(frames)
+    if isinstance(store, str):
+        from diffdask.io.object_storage import mean_size
+
+        known = frames_attributes(store)
+        return mean_size(store, "adu/c", most=most) * -(-int(known["frame_count"]) // int(known["block_frames"]))
+    paths = [os.path.join(where, name) for where, _, names in os.walk(store / "adu") for name in names]
     seen = paths[:: max(1, len(paths) // most)]
     return sum(os.path.getsize(path) for path in seen) * len(paths) / max(1, len(seen))
 

@@ -18,8 +18,10 @@ from diffdask.cluster import connect, count, tell_counts
 from diffdask.errors import BadStore
 from diffdask.io.frames_store import each_frame, frames_attributes, open_frames, read_frame_columns
 from diffdask.io.marks import mark_block, marked_blocks
+from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import create_results, remove_group, stamp_of, start_group, write_rows
-from diffdask.pipeline.blocks import Marks, absolute, run_marked
+from diffdask.io.storage import storage_at
+from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.pipeline.failed_frames import flag_block, note_unreadable, tell_unreadable
 from diffdask.pipeline.hits import GONE_ON_WITH, OUTDATED, average_hits, decide_hits, find_features
 from diffdask.pipeline.layout import load_layout, make_layout, with_layout
@@ -90,7 +92,7 @@ def screen(
     retry: bool = False,
     on: Any = None,
     progress: bool = True,
-) -> Path:
+) -> str | Path:
     """Find hits, background and anisotropy of every frame, and the features of the hits.
 
     Running it again goes on where it stopped; frames ingested since are added.
@@ -158,8 +160,8 @@ def screen(
 
     Returns
     -------
-    pathlib.Path
-        The results store.
+    pathlib.Path or str
+        The results store: a path, or a URL.
 
     Raises
     ------
@@ -172,7 +174,7 @@ def screen(
     LostScheduler
         If the scheduler is gone; the same command goes on.
     """
-    frames, results = Path(frames), Path(results)
+    frames, results = as_store(frames), as_store(results)
     group_rings(ring_count, polar_ring_count)
     parameters: Parameters = {
         "layout": {
@@ -225,7 +227,7 @@ def screen(
     return results
 
 
-def _check_parameters(results: Path, parameters: Parameters, *, overwrite: bool) -> None:
+def _check_parameters(results: str | Path, parameters: Parameters, *, overwrite: bool) -> None:
     """Refuse groups made with other parameters, or remove them and all that was made from them."""
     for position, group in enumerate(GROUPS):
         try:
@@ -238,12 +240,12 @@ def _check_parameters(results: Path, parameters: Parameters, *, overwrite: bool)
             return
 
 
-def _note_asked(results: Path, parameters: Parameters) -> None:
+def _note_asked(results: str | Path, parameters: Parameters) -> None:
     """Note what is being made, for those who look on before it is there: ``status`` counts hits by it."""
-    zarr.open_group(str(results), mode="r+", use_consolidated=False).attrs["asked"] = parameters
+    zarr.open_group(storage_at(results).zarr_store(), mode="r+", use_consolidated=False).attrs["asked"] = parameters
 
 
-def _check_rings(results: Path, parameters: Parameters) -> None:
+def _check_rings(results: str | Path, parameters: Parameters) -> None:
     """Find out now, and not after hours, whether features can be found on these rings."""
     layout, _ = load_layout(results)
     hits, features = parameters["hits"], parameters["features"]
@@ -252,7 +254,7 @@ def _check_rings(results: Path, parameters: Parameters) -> None:
 
 
 def _screen_frames(
-    client: Any, frames: Path, results: Path, parameters: Parameters, *, retry: bool, progress: bool
+    client: Any, frames: str | Path, results: str | Path, parameters: Parameters, *, retry: bool, progress: bool
 ) -> None:
     how, min_peaks = parameters["screen"], parameters["hits"]["min_peaks"]
     size = int(frames_attributes(frames)["block_frames"])

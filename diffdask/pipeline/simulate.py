@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffdask.cluster import connect, run_blocks
+from diffdask.io.paths import local_path
 from diffdask.pipeline.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def simulate(
     """
     from diffdask.simulate import is_written, make_experiment, plan_campaign, plan_run, write_tables
 
-    folder = Path(to)
+    folder = local_path(to, what="simulated files")
     chosen = {
         "laue_group": laue or None,
         "disorder": disorder or None,

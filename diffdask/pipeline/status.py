@@ -20,6 +20,8 @@ import zarr
 from diffdask.errors import BadParameter, BadStore
 from diffdask.io import frames_store, results_store
 from diffdask.io.marks import marked_groups, quarantined_blocks, timed_blocks
+from diffdask.io.paths import as_store, parent
+from diffdask.io.storage import storage_at
 from diffdask.pace import pause_of, recent_rate, time_left
 from diffdask.pipeline.failed_frames import read_unreadable
 from diffdask.pipeline.job_record import read_record
@@ -68,19 +70,20 @@ def status(store: str | Path, *, watch: float = 0.0) -> dict[str, Any]:
     """
     if not 0 <= watch < math.inf:
         raise BadParameter(f"watch = {watch} must be a number of seconds, or 0")
-    found = _look(Path(store))
+    found = _look(as_store(store))
     while watch and found["state"] != "finished":
         sys.stdout.write((_CLEAR if sys.stdout.isatty() else "") + format_status(found) + "\n\n")
         sys.stdout.flush()
         time.sleep(watch)
-        found = _look(Path(store))
+        found = _look(as_store(store))
     return found
 
 
-def _look(store: Path) -> dict[str, Any]:
-    if not (store / "zarr.json").is_file():
+def _look(store: str | Path) -> dict[str, Any]:
+    storage = storage_at(store)
+    if not storage.exists("zarr.json"):
         raise BadStore(f"no Zarr store at '{store}'")
-    root = zarr.open_group(str(store), mode="r", use_consolidated=False)
+    root = zarr.open_group(storage.zarr_store(), mode="r", use_consolidated=False)
     if root.attrs.get("kind") not in (frames_store.KIND, results_store.KIND):
         raise BadStore(f"'{store}' is of kind {root.attrs.get('kind')!r}: give a results store or a frames store")
     now, marked = time.time(), set(marked_groups(store))
@@ -96,7 +99,7 @@ def _look(store: Path) -> dict[str, Any]:
     if "screen" in stages:
         found |= {"failures": _failures(store, stages), **_count_hits(root, stages, times["screen"])}
         found["diffuse"] = count_diffuse(store)
-    job = read_record(store.parent)
+    job = read_record(parent(store))
     if job:
         found["job"] = {key: job.get(key) for key in ("job", "state", "started", "ended", "error")}
     return found
@@ -162,7 +165,7 @@ def _state(stages: dict[str, Any]) -> str:
     return unfinished[-1]
 
 
-def _failures(store: Path, stages: dict[str, Any]) -> dict[str, Any]:
+def _failures(store: str | Path, stages: dict[str, Any]) -> dict[str, Any]:
     damaged = read_unreadable(store)
     given_up = {name: quarantined_blocks(store, name) for name in stages}
     told = [
@@ -220,7 +223,7 @@ def count_peaky_frames(root: zarr.Group, blocks: Sequence[Block], min_peaks: int
 
 def count_screened(results: str | Path, done: Collection[Block], *, min_peaks: int) -> dict[str, int]:
     """Count what an earlier run of the screen found in the blocks that it did: ``hits`` and ``damaged`` frames."""
-    root = zarr.open_group(str(results), mode="r", use_consolidated=False)
+    root = zarr.open_group(storage_at(results).zarr_store(), mode="r", use_consolidated=False)
     return {"hits": count_peaky_frames(root, list(done), min_peaks)[0], "damaged": len(read_unreadable(results))}
 
 

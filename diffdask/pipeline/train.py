@@ -10,6 +10,7 @@ import numpy as np
 
 from diffdask.errors import BadLabels, BadParameter, nearest
 from diffdask.io.frames_store import frames_attributes, open_frames
+from diffdask.io.paths import as_store
 from diffdask.io.ranker_store import TrainedRanker, save_ranker
 from diffdask.io.results_store import frames_path
 from diffdask.models.coordinates import choose_coordinates
@@ -42,7 +43,7 @@ def train(
     fold_count: int = 10,
     fold_by: str = "auto",
     seed: int = 0,
-) -> Path:
+) -> str | Path:
     """Train a ranker on labelled hits.
 
     Parameters
@@ -148,7 +149,7 @@ def train(
             features=found.made_with,
         ),
     )
-    return Path(to)
+    return as_store(to)
 
 
 def choose_groups(y: np.ndarray, run: np.ndarray, fold_by: str, *, fold_count: int, seed: int) -> np.ndarray | None:

@@ -195,7 +195,7 @@ STOPS = [
     ("mark_block", 1),
     ("mark_block", 2),
     ("finish", 1),
-    ("read_note", 2),
+    ("noted_blocks", 1),
     ("remove_marks", 1),
 ]
 

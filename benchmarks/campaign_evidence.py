@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from diffdask.kernels.volume import add_frames, locate_frames
 from diffdask.models.ambiguity import resolve_ambiguity, select_agreement, select_rows
 from diffdask.models.chance import set_against_chance, standardise_scores
 from diffdask.models.consistency import MapConsistency
 from diffdask.models.label_free import LabelFreeScore
+from diffdask.models.map_search import search_in_map_of
 from diffdask.models.nuisance import NuisanceComponents
 from diffdask.models.orientation_grid import measure_misorientation
 from diffdask.models.orientation_search import TWISTS, FoundOrientations, OrientationSearch, twist_rings
@@ -34,9 +34,8 @@ _Q_MAX, _COMPARE_Q_MIN = 2.6, 0.5
 
 _TILE = 500
 
-#: Voxels a side of the map that is searched, which ends just past the outermost ring, and hits that are twisted to
-#: see what chance gives: half of them one way, half the other. As in ``orient``.
-_SIZE, _MARGIN, _CHANCE_HITS = 160, 1.02, 2000
+#: Hits that are twisted to see what chance gives: half of them one way, half the other. As in ``orient``.
+_CHANCE_HITS = 2000
 
 
 @dataclass(frozen=True)
@@ -130,13 +129,14 @@ def gather_evidence(hits: xr.Dataset, cleaned: xr.Dataset) -> Evidence:
         symmetry,
         hits.is_diffuse.values.astype(float),
     )
-    columns = [structure, pairs.significance_, grown.significance_, search]
+    columns = np.column_stack([structure, pairs.significance_, grown.significance_, search])
+    whole = np.column_stack([_count_in_chance(pairs), _count_in_chance(grown)])
     return Evidence(
         structure=structure,
-        pairs=_count_in_chance(pairs),
-        consistency=_count_in_chance(grown),
+        pairs=whole[:, 0],
+        consistency=whole[:, 1],
         search=search,
-        label_free=LabelFreeScore().fit(np.column_stack(columns)),
+        label_free=LabelFreeScore().fit(columns, whole=whole),
         false_discovery=grown.false_discovery_,
         bound=known.score_,
         found=found.rotation,
@@ -208,24 +208,16 @@ def search_hits(
 def fit_search(
     model: OrientationSearch, prepared: xr.Dataset, symmetry: Symmetry, weight: np.ndarray
 ) -> OrientationSearch:
-    """Cut the slices of the map of hits with their weights."""
-    merged = prepared.isel(hit=np.flatnonzero(weight > 0))
-    values, ring_q = merged.standardised_residual.values, merged.similarity_ring_q.values
-    step = 2.0 * _MARGIN * ring_q[-1] / _SIZE
-    voxels = np.empty(values.shape, np.int32)
-    where = np.ascontiguousarray(merged.crystal_rotation.values), merged.hit_wavelength.values
-    locate_frames(*where, ring_q, symmetry.rotations, True, step, _SIZE, voxels)
-    sums, weights = np.zeros((2, _SIZE**3))
-    add_frames(values, voxels, weight[weight > 0], sums, weights)
-    return model.fit(
-        sums,
-        weights,
+    """Cut the slices of the map of hits with their weights, as ``orient`` does."""
+    return search_in_map_of(
+        prepared.standardised_residual.values,
+        rotation=prepared.crystal_rotation.values,
+        wavelength=prepared.hit_wavelength.values,
+        weight=weight,
+        ring_q=prepared.similarity_ring_q.values,
         rotations=symmetry.rotations,
-        step=step,
-        size=_SIZE,
-        ring_q=ring_q,
-        azimuths=values.shape[2],
-        wavelength=float(prepared.hit_wavelength.mean()),
+        mean_wavelength=float(prepared.hit_wavelength.mean()),
+        search=model,
     )
 
 

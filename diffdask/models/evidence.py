@@ -28,9 +28,12 @@ _BEND = 4.0
 #: Hits that what is expected counts as, beside those that are there.
 _PRIOR_HITS, _PRIOR_RISE_HITS = 4.0, 20.0
 
-#: Mean pairs and consistency of diffuse hits that are expected, and the value above which they count as this:
-#: strong hits show whatever the weights, so that weak ones shall choose them.
+#: Mean pairs and consistency of diffuse hits that are expected, in units of chance as it is given, and the value above
+#: which they count as this: strong hits show whatever the weights, so that weak ones shall choose them.
 _GAIN, _STRONG = 4.0, 5.0
+
+#: Correlation by chance of pairs and consistency that is expected.
+_ALIKE = 0.5
 
 #: Largest correlation by chance of pairs and consistency: were it 1, their difference would decide.
 _MOST_ALIKE = 0.8
@@ -71,7 +74,8 @@ def expect_noise(X: np.ndarray) -> EvidenceNoise:
     """
     squares = np.where(X < 0.0, X, 0.0) ** 2
     spread = np.sqrt((squares.sum(axis=0) + _PRIOR_HITS) / ((X < 0.0).sum(axis=0) + _PRIOR_HITS))
-    return EvidenceNoise(np.zeros(4), np.maximum(spread, 1.0), _RISE, 0.5, np.array([0.5, 0.5]))
+    spread = np.maximum(spread, 1.0)
+    return EvidenceNoise(np.zeros(4), spread, _RISE, _ALIKE, _choose_weight(_GAIN / spread[1:3], _ALIKE))
 
 
 def learn_noise(X: np.ndarray, is_noise: dict[str, np.ndarray], is_signal: np.ndarray) -> EvidenceNoise:
@@ -92,7 +96,7 @@ def learn_noise(X: np.ndarray, is_noise: dict[str, np.ndarray], is_signal: np.nd
     rise, *of_search = _describe_line(bent, X[:, 3], of_column[3])
     middle, spread = np.array([*described, of_search]).T
     both = ((X - middle) / spread)[:, 1:3]
-    correlation, weight = _weigh_both(both, is_noise["agreement"], is_signal)
+    correlation, weight = _weigh_both(both, is_noise["agreement"], is_signal, _GAIN / np.maximum(spread[1:3], 1.0))
     return EvidenceNoise(middle, spread, rise, correlation, weight)
 
 
@@ -117,16 +121,27 @@ def _describe_line(bent: np.ndarray, search: np.ndarray, weight: np.ndarray) -> 
     return rise, float(start), float(np.sqrt(squares / (weight @ _widen(bent) ** 2 + _PRIOR_HITS)))
 
 
-def _weigh_both(both: np.ndarray, is_noise: np.ndarray, is_signal: np.ndarray) -> tuple[float, np.ndarray]:
-    """Correlation by chance of pairs and consistency (n, 2), and the weights that tell diffuse hits best."""
+def _weigh_both(
+    both: np.ndarray, is_noise: np.ndarray, is_signal: np.ndarray, expected: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Correlation by chance of pairs and consistency (n, 2), and the weights that tell diffuse hits best.
+
+    Expected are the means of diffuse hits in units of the spread there is: where folds find a group each, pairs
+    spread by more than the chance they were set against, and are worth less from the start.
+    """
     has_both = np.isfinite(both).all(axis=1)
     both, is_noise, is_signal = both[has_both], is_noise[has_both], is_signal[has_both]
-    covariance = (both * is_noise[:, None]).T @ both + _PRIOR_HITS * np.array([[1.0, 0.5], [0.5, 1.0]])
+    covariance = (both * is_noise[:, None]).T @ both + _PRIOR_HITS * np.array([[1.0, _ALIKE], [_ALIKE, 1.0]])
     correlation = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
     correlation = float(np.clip(correlation, 0.0, _MOST_ALIKE))
-    gain = (_PRIOR_HITS * _GAIN + is_signal @ np.minimum(both, _STRONG)) / (_PRIOR_HITS + is_signal.sum())
+    gain = (_PRIOR_HITS * expected + is_signal @ np.minimum(both, _STRONG)) / (_PRIOR_HITS + is_signal.sum())
+    return correlation, _choose_weight(gain, correlation)
+
+
+def _choose_weight(gain: np.ndarray, correlation: float) -> np.ndarray:
+    """Weights (2,) of sum 1 of two kinds of evidence by what each gains in diffuse hits: Fisher's, none below 0."""
     weight = np.maximum(gain - correlation * gain[::-1], 0.0)
-    return correlation, weight / weight.sum() if weight.any() else np.array([0.5, 0.5])
+    return weight / weight.sum() if weight.any() else np.array([0.5, 0.5])
 
 
 def _bend(structure: np.ndarray) -> np.ndarray:

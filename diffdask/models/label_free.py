@@ -6,6 +6,9 @@ amounts are, how often a diffuse hit shows none (misindexed ones do not agree
 with anybody), and how many hits are diffuse, is learnt from the hits by
 expectation maximisation. So evidence that tells nothing in these hits, such as
 the search in a map of few frames, counts for little.
+
+Structure and search are kept in check by agreement, of which alone chance is known: how much they count is what they
+tell of the hits that agree (:mod:`diffdask.models.weighing`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from diffdask.errors import BadLabels, BadParameter
 from diffdask.models.amounts import Amounts, Split, SplitPair, expect_amount, split_evidence, split_pair
 from diffdask.models.evidence import CARRIERS, EVIDENCE, expect_noise, learn_noise
+from diffdask.models.weighing import find_existence, learn_weighing
 
 #: What is expected before any hit is seen, and how many hits that counts as.
 _EXPECTED = {
@@ -46,8 +50,11 @@ _MOST_AGREEING, _NOT_AGREEING = 0.03, 50.0
 _FIRST_AGREEMENT, _FIRST_SEARCH = 4.0, 6.0
 
 #: Logarithm of the likelihood ratio by which agreement must speak for there being diffuse hits at all. Simulated
-#: campaigns with ten or more have above 20, those without any below 1.
+#: campaigns with ten or more have above 15, those without any below 3.
 _PROOF = 10.0
+
+#: Places in ``CARRIERS`` of the kinds that agreement keeps in check.
+_OTHERS = [CARRIERS.index("structure"), CARRIERS.index("search")]
 
 #: Change of a probability at which all has settled.
 _SETTLED = 1e-3
@@ -88,6 +95,8 @@ class LabelFreeScore(BaseEstimator):
         Of each of ``CARRIERS``; ``left_share`` is learnt of agreement alone.
     noise_ : EvidenceNoise
         What chance gives.
+    weighing_ : Weighing
+        How much structure and search count, and what agreement tells.
     round_count_ : int
         Rounds until it settled.
 
@@ -96,8 +105,7 @@ class LabelFreeScore(BaseEstimator):
     More agreement never lowers the score. More structure at the same search may, for it explains the search.
     Where agreement does not prove that there are diffuse hits, it counts for less, and so does the search in a map
     that nobody agrees with, down to nothing; structure alone then ranks the hits, and none is called diffuse.
-    The kinds of evidence are taken for independent in diffuse hits but for the faint ones, which they are not: where
-    all are strong the odds are larger than they should be.
+    Kinds of evidence count as independent, but for faint hits; weights below 1 make up for that on average.
 
     References
     ----------
@@ -109,7 +117,7 @@ class LabelFreeScore(BaseEstimator):
         self.least_shown = least_shown
         self.rounds = rounds
 
-    def fit(self, X: np.ndarray, y: None = None) -> LabelFreeScore:
+    def fit(self, X: np.ndarray, y: None = None, *, whole: np.ndarray | None = None) -> LabelFreeScore:
         """Learn the weights, and score the hits.
 
         Parameters
@@ -121,27 +129,25 @@ class LabelFreeScore(BaseEstimator):
             group or a map that knows the hit agrees with it where there is no diffuse hit at all.
         y
             Not used.
+        whole
+            (n, 2) pairs and consistency with the group and the map of *all* other hits, in units of chance; NaN where
+            missing. They tell more, above all of weak hits, where a fold's map misses those left out; but a map of
+            nothing agrees with those that made it. So they count as far as ``X`` proves that there are diffuse hits.
 
         Raises
         ------
         BadParameter
-            If the shape is another, or a parameter makes no sense.
+            If a shape is another, or a parameter makes no sense.
         """
         X = _check(X)
         if not 0.0 < self.least_shown < 1.0 or self.rounds < 1:
             raise BadParameter(f"{self}: give a share between 0 and 1, and at least 1 round")
-        self.noise_, self.share_ = expect_noise(X), _SHARE
-        self.amounts_, self._faint, self._left_shares = dict(_EXPECTED), _FAINT, _LEFT
-        probability = self._guess(X)
-        for number in range(1, self.rounds + 1):
-            self.round_count_ = number
-            self._learn(X, probability)
-            before, probability = probability, expit(logit(self.share_) + self._weigh(X).sum(axis=1))
-            if np.abs(probability - before).max(initial=0.0) < _SETTLED:
-                break
-        agreement = self._weigh(X)[:, CARRIERS.index("agreement")]
-        diffuse, other = np.log(self.share_) + agreement, np.log1p(-self.share_)
-        self.existence_ = float(np.logaddexp(diffuse, other).sum())
+        self._learn_all(X)
+        self.existence_ = self._find_existence(X)
+        if whole is not None and self._proof > 0.0:
+            X = self._use_whole(X, whole)
+            self._learn_all(X)
+        self._learn_weighing(X)
         self.contribution_ = self._weigh_proven(X)
         self.score_ = self.decision_function(X)
         self.probability_ = expit(self.score_)
@@ -151,17 +157,56 @@ class LabelFreeScore(BaseEstimator):
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """Log odds (n,) of hits by what was learnt of these or of others; NaN for hits without evidence."""
+        """Log odds (n,) of hits by what was learnt of these or of others; NaN for hits without evidence.
+
+        Where ``fit`` was given the agreement with the whole, it stands in ``X`` here.
+        """
         check_is_fitted(self)
         X = _check(X)
         doubt = _PROOF * (1.0 - self._proof)
-        score = logit(self.share_) - doubt + self._weigh_proven(X).sum(axis=1)
+        score = self.weighing_.bias - doubt + self._weigh_proven(X).sum(axis=1)
         return np.where(np.isfinite(X).any(axis=1), score, np.nan)
 
     @property
     def _proof(self) -> float:
         """How surely there are diffuse hits, 0 to 1."""
         return float(np.clip(self.existence_ / _PROOF, 0.0, 1.0))
+
+    def _find_existence(self, X: np.ndarray) -> float:
+        """The most that agreement proves: by all amounts that were learnt, or by one that is tried of each kind."""
+        agreement = self._weigh(X)[:, CARRIERS.index("agreement")]
+        learnt = float(np.logaddexp(np.log(self.share_) + agreement, np.log1p(-self.share_)).sum())
+        kinds = [*(X / expect_noise(X).spread).T[1:3], self.noise_.reduce(X)["agreement"]]
+        return max(learnt, *(find_existence(kind, _EXPECTED["agreement"]) for kind in kinds))
+
+    def _use_whole(self, X: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        """Evidence with the agreement with the whole in place of the cross-fitted one, as far as there is proof."""
+        whole = np.asarray(whole, dtype=float)
+        if whole.shape != (len(X), 2):
+            raise BadParameter(f"pairs and consistency with the whole must be ({len(X)}, 2), got {whole.shape}")
+        both = self._proof * whole + (1.0 - self._proof) * X[:, 1:3]
+        return np.column_stack([X[:, 0], np.where(np.isfinite(both), both, X[:, 1:3]), X[:, 3]])
+
+    def _learn_all(self, X: np.ndarray) -> None:
+        """Learn noise, amounts and shares by expectation maximisation."""
+        self.noise_, self.share_ = expect_noise(X), _SHARE
+        self.amounts_, self._faint, self._left_shares = dict(_EXPECTED), _FAINT, _LEFT
+        probability = self._guess(X)
+        for number in range(1, self.rounds + 1):
+            self.round_count_ = number
+            self._learn(X, probability)
+            before, probability = probability, expit(logit(self.share_) + self._weigh(X).sum(axis=1))
+            if np.abs(probability - before).max(initial=0.0) < _SETTLED:
+                break
+
+    def _learn_weighing(self, X: np.ndarray) -> None:
+        """Learn how much structure and search count, and from that the share of diffuse hits."""
+        ratios, agreement = self._weigh(X)[:, _OTHERS], self.noise_.reduce(X)["agreement"]
+        other = _EXPECTED["agreement"]  # where no hit seems diffuse, what is left is learnt from those that are
+        found = self.weighing_ = learn_weighing(ratios, agreement, other=other, least_shown=self.least_shown)
+        odds = found.bias + found.weigh(ratios).sum(axis=1) + found.rate(agreement)
+        is_known = np.isfinite(X).any(axis=1)
+        self.share_ = float(expit(odds[is_known]).mean()) if is_known.any() else self.share_
 
     def _guess(self, X: np.ndarray) -> np.ndarray:
         """Probability (n,) to begin with: where agreement is known it decides, for it knows chance best."""
@@ -182,9 +227,11 @@ class LabelFreeScore(BaseEstimator):
         return np.column_stack([found[name].ratio for name in CARRIERS])
 
     def _weigh_proven(self, X: np.ndarray) -> np.ndarray:
-        """The same; where there may be no diffuse hits, there is no map to agree with or to search."""
-        proof = [1.0 if name == "structure" else self._proof for name in CARRIERS]
-        return self._weigh(X) * proof
+        """The same, weighed; where there may be no diffuse hits, there is no map to agree with or to search."""
+        ratios = self._weigh(X)
+        ratios[:, _OTHERS] = self.weighing_.weigh(ratios[:, _OTHERS])
+        ratios[:, CARRIERS.index("agreement")] = self.weighing_.rate(self.noise_.reduce(X)["agreement"])
+        return ratios * [1.0 if name == "structure" else self._proof for name in CARRIERS]
 
     def _learn(self, X: np.ndarray, probability: np.ndarray) -> None:
         """Learn all from the hits and how probably each is diffuse."""

@@ -39,7 +39,7 @@ class HitScores:
     attributes: dict[str, Any]  #: of the group: JSON-able; "threshold" is where predicted diffuse begins
 
 
-def score_by_ranker(results: Path, ranker: str) -> HitScores:
+def score_by_ranker(results: str | Path, ranker: str) -> HitScores:
     """Probabilities from a ranker, out of fold for hits that trained it.
 
     Raises
@@ -79,7 +79,7 @@ def score_by_ranker(results: Path, ranker: str) -> HitScores:
     )
 
 
-def score_by_structure(results: Path) -> HitScores:
+def score_by_structure(results: str | Path) -> HitScores:
     """How much neighbouring bins agree, in robust standard deviations of all hits."""
     found = open_features(results)
     structure = find_standard_structure(results)
@@ -91,7 +91,7 @@ def score_by_structure(results: Path) -> HitScores:
     )
 
 
-def score_by_pairs(results: Path, *, seed: int) -> HitScores:
+def score_by_pairs(results: str | Path, *, seed: int) -> HitScores:
     """How much each hit agrees with the leading group of hits; the structure of those that are not compared."""
     found, crystals = find_pairs(results, seed=seed), open_crystals(results)
     structure = find_standard_structure(results)
@@ -114,7 +114,7 @@ def score_by_pairs(results: Path, *, seed: int) -> HitScores:
     )
 
 
-def score_by_consistency(results: Path, *, seed: int) -> HitScores:
+def score_by_consistency(results: str | Path, *, seed: int) -> HitScores:
     """How much each hit agrees with a map grown from the others; the structure of those that are not indexed."""
     grown, structure = grow_map(results, seed=seed), find_standard_structure(results)
     consistency, false_discovery = grown.hit_consistency.values, grown.hit_false_discovery.values
@@ -137,14 +137,15 @@ def score_by_consistency(results: Path, *, seed: int) -> HitScores:
     )
 
 
-def score_label_free(results: Path, *, seed: int) -> HitScores:
+def score_label_free(results: str | Path, *, seed: int) -> HitScores:
     """Log odds that each hit is diffuse, from structure, pairs, consistency and search together."""
     grown, structure = grow_map(results, seed=seed), find_standard_structure(results)
     oriented = open_oriented(results)
     search = oriented.frame_search.values[grown.hit_frame.values]
     # cross-fitted: a group or a map that knows the hit agrees with it where no hit is diffuse at all
     agreement = grown.hit_pairs_significance.values, grown.hit_consistency_significance.values
-    model = LabelFreeScore().fit(np.column_stack([structure, *agreement, search]))
+    whole = np.column_stack([grown.hit_pairs.values, grown.hit_consistency.values])
+    model = LabelFreeScore().fit(np.column_stack([structure, *agreement, search]), whole=whole)
     picked = model.expected_wrong_[model.score_ > EVEN]
     return HitScores(
         hit_frame=grown.hit_frame.values,
@@ -168,7 +169,7 @@ def score_label_free(results: Path, *, seed: int) -> HitScores:
     )
 
 
-def score_without_orientations(results: Path) -> HitScores:
+def score_without_orientations(results: str | Path) -> HitScores:
     """The label-free score of hits of which none is indexed: all there is, is structure."""
     structure = find_standard_structure(results)
     nothing = np.full(structure.size, np.nan)

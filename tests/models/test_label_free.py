@@ -65,9 +65,68 @@ def test_it_is_never_worse_than_the_best_evidence(case, least):
     assert of_all >= least
 
 
+def make_weak(count=2000, *, agreeing=3.0, streaks=0.15, left=2.0, seed=0):
+    """Evidence of hits of one low strength, and which they are: only consistency tells much, as near the limit.
+
+    Streaks show in structure and fit the map far better than diffuse hits, as where nuisances are left in.
+    """
+    random = np.random.default_rng(seed)
+    is_diffuse = random.permutation(np.arange(count) < 0.05 * count)
+    X = random.normal(size=(count, 4)) * [1.0, 1.7, 1.0, 1.0] + is_diffuse[:, None] * [0.7, 1.0, agreeing, 1.5]
+    has_streak = random.random(count) < streaks
+    X[:, 0] += has_streak * random.gamma(2.0, left, count)
+    X[:, 3] += 0.3 * X[:, 0] + has_streak * random.gamma(2.0, left, count)
+    X[random.random(count) < 0.05, 1:3] = np.nan
+    return X, is_diffuse
+
+
+@pytest.mark.parametrize("case", [{}, {"streaks": 0.6, "left": 3.0}, {"agreeing": 2.5, "streaks": 0.4}])
+def test_where_all_are_weak_it_keeps_to_the_evidence_that_tells(case):
+    ahead, expected, wrong, picked = [], 0.0, 0, 0
+    for seed in range(3):
+        X, is_diffuse = make_weak(**case, seed=seed)
+        model, indexed = LabelFreeScore().fit(X), np.isfinite(X[:, 2])
+        ahead.append(area(model.score_[indexed], is_diffuse[indexed]) - area(X[:, 2], is_diffuse))
+        is_picked = model.score_ > 0
+        expected += (1 - model.probability_[is_picked]).sum()
+        wrong, picked = wrong + (is_picked & ~is_diffuse).sum(), picked + is_picked.sum()
+    assert np.mean(ahead) > -0.01
+    assert picked > 60
+    assert wrong < 2 * expected + 0.05 * picked
+
+
+def test_agreement_with_the_whole_counts_where_folds_prove_that_there_is_some():
+    X, is_diffuse = make_weak(agreeing=2.0)
+    whole = X[:, 1:3] + is_diffuse[:, None] * [0.0, 1.5]
+    apart, together = LabelFreeScore().fit(X), LabelFreeScore().fit(X, whole=whole)
+    assert together.existence_ == apart.existence_ > 10
+    assert area(together.score_, is_diffuse) > area(apart.score_, is_diffuse) + 0.02
+    assert area(together.score_, is_diffuse) > area(whole[:, 1], is_diffuse) - 0.01
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hits_that_agree_with_a_map_of_themselves_prove_nothing(seed):
+    X, _ = make_evidence(share=0.0, ice=0.0, seed=seed)
+    whole = X[:, 1:3].copy()
+    whole[100:120] += 6.0
+    model = LabelFreeScore().fit(X, whole=whole)
+    assert model.existence_ < 5
+    assert not (model.score_ > 0).any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pairs_of_folds_that_find_a_group_each_do_not_hide_the_map(seed):
+    X, is_diffuse = make_weak(agreeing=2.5, seed=seed)
+    X[:, 1] *= 2.5
+    model, indexed = LabelFreeScore().fit(X), np.isfinite(X[:, 2])
+    assert model.existence_ > 10
+    assert model.noise_.weight[1] > 0.8
+    assert area(model.score_[indexed], is_diffuse[indexed]) > area(X[:, 2], is_diffuse) - 0.01
+
+
 @pytest.mark.parametrize("case", [{"lost": 0.1}, {"unindexed": 0.5}])
 def test_it_is_better_than_each_where_hits_are_misindexed_or_not_indexed(case):
-    made = [make_evidence(strength=0.7, searched=0.5, **case, seed=seed) for seed in range(6)]
+    made = [make_evidence(strength=0.7, searched=0.5, **case, seed=seed) for seed in range(14)]
     single = [[area(np.nan_to_num(column), is_diffuse) for column in X.T] for X, is_diffuse in made]
     own = [area(LabelFreeScore().fit(X).score_, is_diffuse) for X, is_diffuse in made]
     assert np.mean(own) > np.mean(single, axis=0).max() + 0.001
@@ -260,6 +319,9 @@ def test_what_makes_no_sense_is_refused():
         LabelFreeScore().fit(np.zeros((5, 3)))
     with pytest.raises(BadParameter, match="least_shown=1"):
         LabelFreeScore(least_shown=1).fit(np.zeros((5, 4)))
+    X, _ = make_evidence(100, share=0.3)
+    with pytest.raises(BadParameter, match=r"with the whole must be \(100, 2\)"):
+        LabelFreeScore().fit(X, whole=X)
     with pytest.raises(BadParameter, match="rounds=0"):
         LabelFreeScore(rounds=0).fit(np.zeros((5, 4)))
 

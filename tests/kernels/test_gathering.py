@@ -4,25 +4,32 @@ import numba
 import numpy as np
 import pytest
 
-from diffdask.kernels.gathering import convert_readings
+from diffdask.kernels.gathering import convert_runs
 
-OFFSET, GAIN = np.float32(-3.7), np.float32(0.031)
+#: Of three panels.
+OFFSET, GAIN = np.array([-3.7, 0.0, 250.5], np.float32), np.array([0.031, 1.7, 0.2], np.float32)
 
 
 @numba.njit
-def convert(adu, place, correction, offset, gain, photons):
-    convert_readings(adu, place, correction, offset, gain, photons)
+def convert(adu, panel_size, run_start, run_panel, place, correction, run, begin, end, offset, gain, photons):
+    return convert_runs(
+        adu, panel_size, run_start, run_panel, place, correction, run, begin, end, offset, gain, photons
+    )
 
 
-def formula(adu, place, correction):
+def formula(adu, place, correction, panel=0):
     """Rounded after each step, as float32 is."""
-    return (adu[place].astype(np.float32) - OFFSET) * GAIN * correction
+    return (adu[place].astype(np.float32) - OFFSET[panel]) * GAIN[panel] * correction
 
 
 def converted(adu, place, correction):
-    """Photons, and proof that nothing past their end was written."""
+    """Photons of a frame of one panel in one run, and proof that nothing past their end was written."""
     room = np.full(place.size + 40, np.float32(777))
-    convert(adu, place, correction, OFFSET, GAIN, room[: place.size])
+    run_start, run_panel = np.array([0, place.size], np.int32), np.zeros(1, np.int32)
+    run = convert(
+        adu, adu.size, run_start, run_panel, place, correction, 0, 0, place.size, OFFSET, GAIN, room[: place.size]
+    )
+    assert run == (1 if place.size else 0)
     assert (room[place.size :] == 777).all()
     return room[: place.size]
 
@@ -71,3 +78,25 @@ def test_a_read_only_and_a_strided_frame_give_the_same_bits():
     strided, locked = wide[::2], wide[::2].copy()
     locked.flags.writeable = False
     np.testing.assert_array_equal(converted(locked, place, ones), converted(strided, place, ones))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "float32"])
+@pytest.mark.parametrize("seed", range(3))
+def test_runs_of_several_panels_taken_ring_by_ring_have_the_offset_and_gain_of_their_panel(dtype, seed):
+    random = np.random.default_rng(seed)
+    panel_size, lengths = 333, random.integers(1, 40, 30)
+    run_start = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    run_panel = random.integers(0, 3, lengths.size).astype(np.int32)
+    adu = some(dtype, 3 * panel_size, seed)
+    place = random.integers(0, panel_size, run_start[-1]).astype(np.uint16)
+    correction = random.uniform(0.5, 3, place.size).astype(np.float32)
+    photons, run = np.full(place.size, np.float32(777)), 0
+    for next_run in (0, 1, 7, 29, 30):  # rings end where runs do
+        begin, end = run_start[run], run_start[next_run]
+        run = convert(
+            adu, panel_size, run_start, run_panel, place, correction, run, begin, end, OFFSET, GAIN, photons[begin:end]
+        )
+        assert run == next_run
+        assert (photons[end:] == 777).all()
+    panel = np.repeat(run_panel, lengths)
+    np.testing.assert_array_equal(photons, formula(adu, panel * panel_size + place, correction, panel))

@@ -42,7 +42,10 @@ _AXES = [f"{axis}_star_{direction}" for axis in "abc" for direction in "xyz"]
 _SUFFIXES = (".parquet", ".csv")
 
 #: Attributes of a group that say what made it.
-_PROVENANCE = ("threshold", "method", "parameters", "version", "cross_fitted", "trained_on", "features", "weights")
+_PROVENANCE = (
+    *("threshold", "method", "parameters", "version", "cross_fitted", "trained_on", "features", "weights"),
+    *("expected_wrong_share", "picks_without_promise"),
+)
 
 NOT_SCREENED = "not screened"
 

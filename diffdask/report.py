@@ -193,6 +193,7 @@ def render_report(content: ReportContent) -> str:
         is_probability=_is_probability(table),
         unit=_unit(table),
         sources=_sources(table),
+        promise=_promise(table),
         plots=_plots(content),
         methods=None if content.methods is None else content.methods | describe_methods(content.methods),
         left_out={} if content.methods is None else gather_left_out(content.methods),
@@ -216,6 +217,13 @@ def _counts(table: pd.DataFrame) -> dict[str, int]:
     if is_ranked(table):
         counts["predicted diffuse"] = int((table["frame_score"] >= threshold_of(table)).sum())
     return counts
+
+
+def _promise(table: pd.DataFrame) -> dict[str, Any] | None:
+    """What share of its picks the method expects to be ``wrong``, and how many ``alone`` this is not said of."""
+    told = table.attrs.get("scores") or {}
+    wrong = told.get("expected_wrong_share")
+    return None if wrong is None else {"wrong": wrong, "alone": told.get("picks_without_promise") or 0}
 
 
 def _is_probability(table: pd.DataFrame) -> bool:

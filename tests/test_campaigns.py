@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffdask.models import map_search
+
 
 @pytest.fixture(scope="module")
 def script():
@@ -19,8 +21,9 @@ def script():
     spec.loader.exec_module(module)
     evidence = sys.modules["campaign_evidence"]
     evidence._TILE = 64  # so that few hits make several tiles
-    evidence._SIZE = 60
+    step, map_search.MAP_STEP = map_search.MAP_STEP, 0.09  # a map as coarse as the bins
     yield module
+    map_search.MAP_STEP = step
     del sys.modules["campaigns"], sys.modules["campaign_evidence"]
     sys.path.remove(str(folder))
 

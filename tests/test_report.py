@@ -308,6 +308,16 @@ def test_it_is_told_which_score_hits_have_and_how_many_of_each_are_picked(whole:
     assert "Which score hits have" not in whole
 
 
+def test_the_share_of_picks_that_are_expected_to_be_wrong_is_told_and_what_it_is_not_said_of(whole: str) -> None:
+    table = scored_without_labels()
+    table.attrs["scores"] = {**table.attrs["scores"], "expected_wrong_share": 0.0312, "picks_without_promise": 2}
+    text = render_report(content(table=table, learning_curve=None))
+    picked = (table["frame_score"] >= 4).sum()
+    assert f"Of the {picked} hits that are predicted diffuse, 3.1 % are expected to be wrong" in text
+    assert "nothing is promised of 2 of them" in text
+    assert "expected to be wrong" not in whole
+
+
 # what hits share, and pairs of hits ----------------------------------------------------------------
 
 

@@ -114,6 +114,10 @@ def _describe_results(store: str | Path, attributes: dict[str, Any]) -> dict[str
         if group == "screen":
             described[group]["hits"] = int(made.frame_is_hit.values.sum())
             described[group]["status"] = _counts(made.frame_status.values)
+        if group == "scores":
+            for name in ("method", "picked_count", "expected_wrong_share", "picks_without_promise", "existence"):
+                if name in made.attrs:
+                    described[group][name] = made.attrs[name]
         if group == "orientations":
             described[group]["source"] = _counts(made.frame_orientation_source.values)
             for name in ("judged_count", "right_share", "right_angle"):

@@ -131,8 +131,20 @@ def _write_scores(results: str | Path, method: str, scored: HitScores) -> None:
         results,
         "scores",
         wrap(**columns, frame_rank=rank_scores(columns["frame_score"]), frame_score_source=source),
-        {"method": method, **scored.attributes},
+        {"method": method, "picked_count": scored.picked_count, **scored.attributes},
     )
+    _tell_picks(method, scored)
+
+
+def _tell_picks(method: str, scored: HitScores) -> None:
+    """Say how many hits are predicted diffuse, and how many of these are expected to be wrong."""
+    told = f"{method}: {scored.picked_count} of {scored.hit_frame.size} hits are predicted diffuse"
+    wrong, alone = scored.attributes.get("expected_wrong_share"), scored.attributes.get("picks_without_promise")
+    if wrong is not None:
+        told += f", of which {wrong:.1%} are expected to be wrong"
+    if alone:
+        told += f"; {alone} of them, in no map, by structure, of which nothing is promised"
+    _log.info(told)
 
 
 def rank_scores(score: np.ndarray) -> np.ndarray:

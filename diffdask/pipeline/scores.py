@@ -38,6 +38,11 @@ class HitScores:
     columns: dict[str, np.ndarray]  #: variable with dims ("frame",) to values (n,); "frame_score" is what ranks
     attributes: dict[str, Any]  #: of the group: JSON-able; "threshold" is where predicted diffuse begins
 
+    @property
+    def picked_count(self) -> int:
+        """Hits that are predicted diffuse."""
+        return int((self.columns["frame_score"] >= self.attributes["threshold"]).sum())
+
 
 def score_by_ranker(results: str | Path, ranker: str) -> HitScores:
     """Probabilities from a ranker, out of fold for hits that trained it.
@@ -120,6 +125,7 @@ def score_by_consistency(results: str | Path, *, seed: int) -> HitScores:
     consistency, false_discovery = grown.hit_consistency.values, grown.hit_false_discovery.values
     is_mapped = np.isfinite(consistency)
     picked = false_discovery[is_mapped & (consistency >= SIGNIFICANT)]
+    by_structure = int((~is_mapped & (structure >= SIGNIFICANT)).sum())
     return HitScores(
         hit_frame=grown.hit_frame.values,
         source=np.where(is_mapped, "map-consistency", "structure: not indexed").astype(object),
@@ -132,6 +138,7 @@ def score_by_consistency(results: str | Path, *, seed: int) -> HitScores:
         attributes={
             "threshold": SIGNIFICANT,
             "expected_wrong_share": float(picked.max()) if picked.size else None,
+            "picks_without_promise": by_structure,
             "parameters": grown.attrs["parameters"],
         },
     )

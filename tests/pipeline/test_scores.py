@@ -1,5 +1,7 @@
 """Scores without labels, and what the catalogue says of them."""
 
+import logging
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -12,6 +14,7 @@ from diffdask.io.results_store import open_features, open_group, open_scores
 from diffdask.models.chance import standardise_scores
 from diffdask.pipeline.compare import compare
 from diffdask.pipeline.features import take_features
+from diffdask.pipeline.info import info
 from diffdask.pipeline.rank import rank
 from diffdask.pipeline.train import choose_coordinates, train
 
@@ -73,8 +76,9 @@ def test_diffuse_hits_rank_higher_without_labels(small, compared, method):
     assert roc_auc_score(y, scores[hits]) > 0.6  # 30 hits on two small panels
 
 
-def test_map_consistency_says_which_share_of_its_picks_it_expects_to_be_wrong(small, compared):
-    scores = open_scores(rank(compared, method="map-consistency"))
+def test_map_consistency_says_which_share_of_its_picks_it_expects_to_be_wrong(small, compared, caplog):
+    with caplog.at_level(logging.INFO, logger="diffdask"):
+        scores = open_scores(rank(compared, method="map-consistency"))
     hits = open_features(compared).hit_frame.values
     known = is_indexed(small, hits)
     np.testing.assert_array_equal(np.isfinite(scores.frame_consistency.values[hits]), known)
@@ -82,6 +86,14 @@ def test_map_consistency_says_which_share_of_its_picks_it_expects_to_be_wrong(sm
     assert ((found >= 0) & (found <= 1)).all()
     picked = found[scores.frame_consistency.values[hits[known]] >= 4.0]
     assert scores.attrs["expected_wrong_share"] == (float(picked.max()) if picked.size else None)
+    by_structure = (scores.frame_structure.values[hits[~known]] >= 4.0).sum()
+    assert scores.attrs["picks_without_promise"] == by_structure
+    assert scores.attrs["picked_count"] == picked.size + by_structure
+    assert f"{picked.size + by_structure} of {hits.size} hits are predicted diffuse" in caplog.text
+    assert ("expected to be wrong" in caplog.text) == (picked.size > 0)
+    told = info(compared)["scores"]
+    assert told["picked_count"] == picked.size + by_structure
+    assert told["expected_wrong_share"] == scores.attrs["expected_wrong_share"]
 
 
 def test_evaluation_predicts_diffuse_from_the_methods_threshold_on(small, compared):

@@ -34,7 +34,7 @@ _Q_MAX, _COMPARE_Q_MIN = 2.6, 0.5
 
 _TILE = 500
 
-#: Hits that are twisted to see what chance gives: half of them one way, half the other. As in ``orient``.
+#: Hits that are twisted to see what chance gives: half of them one way, half the other (``orient``: each both ways).
 _CHANCE_HITS = 2000
 
 

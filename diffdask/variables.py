@@ -457,7 +457,7 @@ _DECLARED = (
         _FRAME,
         "float",
         "1",
-        "agreement with the leading group of hits, robust standard deviations",
+        "agreement with the leading group of hits, in units of chance",
         "rank",
     ),
     Variable(

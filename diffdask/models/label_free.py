@@ -49,9 +49,9 @@ _MOST_AGREEING, _NOT_AGREEING = 0.03, 50.0
 #: Agreement, and search where no agreement is known, that are taken for diffuse to begin with.
 _FIRST_AGREEMENT, _FIRST_SEARCH = 4.0, 6.0
 
-#: Logarithm of the likelihood ratio by which agreement must speak for there being diffuse hits at all. Simulated
-#: campaigns with ten or more have above 15, those without any below 3.
-_PROOF = 10.0
+#: Logarithm of the likelihood ratio by which agreement must speak for there being diffuse hits at all; below the first
+#: it proves nothing.
+_NO_PROOF, _PROOF = 2.0, 8.0
 
 #: Places in ``CARRIERS`` of the kinds that agreement keeps in check.
 _OTHERS = [CARRIERS.index("structure"), CARRIERS.index("search")]
@@ -104,7 +104,8 @@ class LabelFreeScore(BaseEstimator):
     -----
     More agreement never lowers the score. More structure at the same search may, for it explains the search.
     Where agreement does not prove that there are diffuse hits, it counts for less, and so does the search in a map
-    that nobody agrees with, down to nothing; structure alone then ranks the hits, and none is called diffuse.
+    that nobody agrees with, down to nothing; without any proof structure alone ranks the hits, and none is called
+    diffuse.
     Kinds of evidence count as independent, but for faint hits; weights below 1 make up for that on average.
 
     References
@@ -142,6 +143,8 @@ class LabelFreeScore(BaseEstimator):
         X = _check(X)
         if not 0.0 < self.least_shown < 1.0 or self.rounds < 1:
             raise BadParameter(f"{self}: give a share between 0 and 1, and at least 1 round")
+        if whole is not None and np.shape(whole) != (len(X), 2):
+            raise BadParameter(f"pairs and consistency with the whole must be ({len(X)}, 2), got {np.shape(whole)}")
         self._learn_all(X)
         self.existence_ = self._find_existence(X)
         if whole is not None and self._proof > 0.0:
@@ -163,29 +166,27 @@ class LabelFreeScore(BaseEstimator):
         """
         check_is_fitted(self)
         X = _check(X)
-        doubt = _PROOF * (1.0 - self._proof)
-        score = self.weighing_.bias - doubt + self._weigh_proven(X).sum(axis=1)
+        doubt = 1.0 - self._proof
+        score = self.weighing_.bias - _PROOF * doubt + self._weigh_proven(X).sum(axis=1)
+        with np.errstate(divide="ignore"):
+            score = -np.logaddexp(np.log(doubt), -score)  # odds / (1 + doubt * odds): without proof never even
         return np.where(np.isfinite(X).any(axis=1), score, np.nan)
 
     @property
     def _proof(self) -> float:
         """How surely there are diffuse hits, 0 to 1."""
-        return float(np.clip(self.existence_ / _PROOF, 0.0, 1.0))
+        return float(np.clip((self.existence_ - _NO_PROOF) / (_PROOF - _NO_PROOF), 0.0, 1.0))
 
     def _find_existence(self, X: np.ndarray) -> float:
-        """The most that agreement proves: by all amounts that were learnt, or by one that is tried of each kind."""
-        agreement = self._weigh(X)[:, CARRIERS.index("agreement")]
-        learnt = float(np.logaddexp(np.log(self.share_) + agreement, np.log1p(-self.share_)).sum())
+        """The most that agreement proves: that of either kind, or of both."""
         kinds = [*(X / expect_noise(X).spread).T[1:3], self.noise_.reduce(X)["agreement"]]
-        return max(learnt, *(find_existence(kind, _EXPECTED["agreement"]) for kind in kinds))
+        return max(find_existence(kind, _EXPECTED["agreement"]) for kind in kinds)
 
     def _use_whole(self, X: np.ndarray, whole: np.ndarray) -> np.ndarray:
         """Evidence with the agreement with the whole in place of the cross-fitted one, as far as there is proof."""
-        whole = np.asarray(whole, dtype=float)
-        if whole.shape != (len(X), 2):
-            raise BadParameter(f"pairs and consistency with the whole must be ({len(X)}, 2), got {whole.shape}")
-        both = self._proof * whole + (1.0 - self._proof) * X[:, 1:3]
-        return np.column_stack([X[:, 0], np.where(np.isfinite(both), both, X[:, 1:3]), X[:, 3]])
+        known = np.where(np.isfinite(whole), whole, X[:, 1:3])
+        folds = np.where(np.isfinite(X[:, 1:3]), X[:, 1:3], known)
+        return np.column_stack([X[:, 0], self._proof * known + (1.0 - self._proof) * folds, X[:, 3]])
 
     def _learn_all(self, X: np.ndarray) -> None:
         """Learn noise, amounts and shares by expectation maximisation."""
@@ -202,8 +203,9 @@ class LabelFreeScore(BaseEstimator):
     def _learn_weighing(self, X: np.ndarray) -> None:
         """Learn how much structure and search count, and from that the share of diffuse hits."""
         ratios, agreement = self._weigh(X)[:, _OTHERS], self.noise_.reduce(X)["agreement"]
-        other = _EXPECTED["agreement"]  # where no hit seems diffuse, what is left is learnt from those that are
-        found = self.weighing_ = learn_weighing(ratios, agreement, other=other, least_shown=self.least_shown)
+        found = self.weighing_ = learn_weighing(
+            ratios, agreement, other=_EXPECTED["agreement"], least_shown=self.least_shown, share=self.share_
+        )
         odds = found.bias + found.weigh(ratios).sum(axis=1) + found.rate(agreement)
         is_known = np.isfinite(X).any(axis=1)
         self.share_ = float(expit(odds[is_known]).mean()) if is_known.any() else self.share_

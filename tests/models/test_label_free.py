@@ -114,6 +114,39 @@ def test_hits_that_agree_with_a_map_of_themselves_prove_nothing(seed):
     assert not (model.score_ > 0).any()
 
 
+@pytest.mark.parametrize(("share", "mean"), [(0.02, 1.0), (0.05, 1.5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tail_of_agreement_proves_nothing_and_nobody_is_called_diffuse(share, mean, seed):
+    """Nuisances left in, at their worst: some hits agree a little more than chance, and none is diffuse."""
+    random = np.random.default_rng(seed)
+    X = random.normal(size=(2000, 4))
+    X[:, 2] = 0.6 * X[:, 1] + 0.8 * X[:, 2]
+    X[:, 1:3] += (random.exponential(mean, 2000) * (random.random(2000) < share))[:, None]
+    model = LabelFreeScore().fit(X)
+    assert model.existence_ < 4
+    assert not (model.score_ > 0).any()
+
+
+@pytest.mark.parametrize("structure", [20.0, 60.0])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_structure_alone_ranks_and_calls_nobody_diffuse_however_much_there_is(structure, indexed):
+    X = np.random.default_rng(0).normal(size=(1000, 4))
+    X[:5, 0] = structure + np.arange(5)
+    X[:, 1:] = X[:, 1:] if indexed else np.nan
+    model = LabelFreeScore().fit(X)
+    assert not (model.score_ > 0).any()
+    assert sorted(np.argsort(model.score_)[-5:]) == list(range(5))
+    assert model.share_ < 0.05
+
+
+def test_agreement_with_the_whole_counts_where_the_folds_have_none():
+    X, _ = make_evidence(2000)
+    whole = X[:, 1:3].copy()
+    X[:3, 1:3], whole[:3] = np.nan, 12.0
+    model = LabelFreeScore().fit(X, whole=whole)
+    assert (model.contribution_[:3, CARRIERS.index("agreement")] > 3).all()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_pairs_of_folds_that_find_a_group_each_do_not_hide_the_map(seed):
     X, is_diffuse = make_weak(agreeing=2.5, seed=seed)
@@ -322,6 +355,8 @@ def test_what_makes_no_sense_is_refused():
     X, _ = make_evidence(100, share=0.3)
     with pytest.raises(BadParameter, match=r"with the whole must be \(100, 2\)"):
         LabelFreeScore().fit(X, whole=X)
+    with pytest.raises(BadParameter, match=r"got \(7,\)"):
+        LabelFreeScore().fit(np.full((100, 4), np.nan), whole=np.zeros(7))
     with pytest.raises(BadParameter, match="rounds=0"):
         LabelFreeScore(rounds=0).fit(np.zeros((5, 4)))
 

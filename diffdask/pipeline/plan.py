@@ -201,7 +201,9 @@ def _plan_screen(given: Mapping[str, Any], supply: FrameSupply, threads: int) ->
         worker_bytes=memory_needed(
             supply.block_bytes, threads=threads, settings=supply.settings, setting_bytes=setting_bytes
         ),
-        assumed="" if supply.settings_are_known or not left else f"{assumed}: each more takes {setting_bytes / 1e6:.3g} MB a worker",
+        assumed=""
+        if supply.settings_are_known or not left
+        else f"{assumed}: each more takes {setting_bytes / 1e6:.3g} MB a worker",
     )
 
 

@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,8 @@ def _do(calls: Calls, record: Record, where: str | Path, *, on: Any, progress: b
         for number, (name, arguments) in enumerate(calls.items()):
             used = client if name in for_cluster else None
             given = {"on": client, "progress": progress} if name in for_cluster else {}
-            record["verbs"][name] = done = {}
+            done: dict[str, Any] = {}
+            record["verbs"][name] = done
             with _noted(record, name, arguments, used):
                 _call(name, {**arguments, **given}, done)
             write_record(where, record)
@@ -119,7 +120,7 @@ def _do(calls: Calls, record: Record, where: str | Path, *, on: Any, progress: b
 
 
 @contextlib.contextmanager
-def _noted(record: Record, name: str, arguments: dict[str, Any], client: Any) -> Iterator[None]:
+def _noted(record: Record, name: str, arguments: Mapping[str, Any], client: Any) -> Iterator[None]:
     """Note in the record how far a verb came and how fast, also where it fails."""
     before, threads = find_work(name, all_arguments(name, arguments)), _count_threads(client)
     try:
@@ -134,7 +135,7 @@ def _noted(record: Record, name: str, arguments: dict[str, Any], client: Any) ->
 
 
 def _note_work(
-    record: Record, name: str, arguments: dict[str, Any], client: Any, before: Work | None, threads: int
+    record: Record, name: str, arguments: Mapping[str, Any], client: Any, before: Work | None, threads: int
 ) -> None:
     """Note what was done, at what rate, and what the results hold by now."""
     done, work = record["verbs"][name], find_work(name, all_arguments(name, arguments))

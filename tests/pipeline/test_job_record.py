@@ -134,13 +134,17 @@ def full_disk(tmp_path):
 
 def test_a_full_disk_does_not_hide_why_a_job_failed(full_disk, caplog):
     disk, fill = full_disk
+
+    def fail():
+        fill()
+        raise FailedBlocks("3 of 4 blocks failed")
+
     with (
         caplog.at_level(logging.ERROR, logger="diffdask"),
         pytest.raises(FailedBlocks, match="3 of 4 blocks failed"),
         keep_record(disk, job="a.toml"),
     ):
-        fill()
-        raise FailedBlocks("3 of 4 blocks failed")
+        fail()
     assert "No space left on device" in caplog.text
     assert "it ended: FailedBlocks: 3 of 4 blocks failed" in caplog.text
     assert stored(disk)["state"] == "running", "what was there stays whole"
@@ -158,9 +162,12 @@ def test_lost_storage_never_hides_how_a_job_ended(tmp_path, monkeypatch, caplog,
     def refuse(folder, record):
         raise OSError(errno.EIO, "Input/output error")
 
-    with pytest.raises(type(error)), keep_record(tmp_path, job="a.toml"):
+    def lose_storage():
         monkeypatch.setattr(module, "write_record", refuse)
         raise error
+
+    with pytest.raises(type(error)), keep_record(tmp_path, job="a.toml"):
+        lose_storage()
     assert "Input/output error" in caplog.text
 
 
@@ -179,7 +186,8 @@ def test_the_versions_are_found_without_an_import():
         "import sys\n"
         "from diffdask.pipeline.job_record import find_versions\n"
         "find_versions()\n"
-        "sys.exit(', '.join(sorted({'keras', 'tensorflow', 'dask_ml', 'dask_jobqueue', 'kr8s'} & set(sys.modules))) or 0)"
+        "heavy = {'keras', 'tensorflow', 'dask_ml', 'dask_jobqueue', 'kr8s'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,8 @@ It is there from the start of a job and says how far it came, whatever ends it::
     job, version, versions, place, host      what ran, and where
     state                                    running, finished, failed, ended (by SIGTERM) or interrupted
     started, ended, error
-    verbs                                    of each: arguments, seconds, how much is done, what it gave
+    verbs                                    of each that is finished: arguments, seconds, how much is done, gave
+    unfinished                               the same of the verb that runs, or that failed
     rates                                    seconds of worker threads a frame, hit or pair, for the next dry run
     counts, failures                         frames, hits and diffuse; frames and blocks that were left out, and why
     attempts                                 earlier ones that did not finish
@@ -77,6 +78,7 @@ def keep_record(folder: str | Path, **known: Any) -> Iterator[Record]:
         "ended": None,
         "error": None,
         "verbs": {},
+        "unfinished": {},
         "rates": before.get("rates", {}),
         "counts": {},
         "failures": {},

@@ -108,9 +108,10 @@ def _do(calls: Calls, record: Record, where: str | Path, *, on: Any, progress: b
             used = client if name in for_cluster else None
             given = {"on": client, "progress": progress} if name in for_cluster else {}
             done: dict[str, Any] = {}
-            record["verbs"][name] = done
-            with _noted(record, name, arguments, used):
+            record["unfinished"] = {name: done}
+            with _noted(record, name, arguments, used, done):
                 _call(name, {**arguments, **given}, done)
+            record["verbs"][name], record["unfinished"] = done, {}
             write_record(where, record)
             if client is not None:
                 counts = record["counts"]
@@ -120,32 +121,39 @@ def _do(calls: Calls, record: Record, where: str | Path, *, on: Any, progress: b
 
 
 @contextlib.contextmanager
-def _noted(record: Record, name: str, arguments: Mapping[str, Any], client: Any) -> Iterator[None]:
-    """Note in the record how far a verb came and how fast, also where it fails."""
+def _noted(
+    record: Record, name: str, arguments: Mapping[str, Any], client: Any, done: dict[str, Any]
+) -> Iterator[None]:
+    """Note how far a verb came and how fast, also where it fails."""
     before, threads = find_work(name, all_arguments(name, arguments)), _count_threads(client)
+
+    def note() -> None:
+        if client is not None:
+            most = max(threads, _count_threads(client))  # on SLURM, workers come while it runs
+            done.update(_note_rate(record, name, arguments, before, done["seconds"] * most))
+        if "results" in arguments and (client is not None or not record["counts"]):
+            record["counts"], record["failures"] = count_results(arguments["results"])
+
     try:
         yield
     except BaseException:
         try:
-            _note_work(record, name, arguments, client, before, threads)
+            note()
         except Exception as error:  # whatever it is, the error that ended the verb is the one to be told
             _log.warning("what '%s' did could not be counted: %s", name, error)
         raise
-    _note_work(record, name, arguments, client, before, threads)
+    note()
 
 
-def _note_work(
-    record: Record, name: str, arguments: Mapping[str, Any], client: Any, before: Work | None, threads: int
-) -> None:
-    """Note what was done, at what rate, and what the results hold by now."""
-    done, work = record["verbs"][name], find_work(name, all_arguments(name, arguments))
-    if work is not None and client is not None:
-        done |= {"unit": work.unit, "done": work.done, "of": work.total}
-        seconds = done["seconds"] * max(threads, _count_threads(client))  # on SLURM, workers come while it runs
-        fresh = work.done - (before.done if before else 0)
-        note_rate(record, name, unit=work.unit, count=fresh, seconds=seconds)
-    if "results" in arguments and (client is not None or not record["counts"]):
-        record["counts"], record["failures"] = count_results(arguments["results"])
+def _note_rate(
+    record: Record, name: str, arguments: Mapping[str, Any], before: Work | None, seconds: float
+) -> dict[str, Any]:
+    """Note what a verb took, seconds of worker threads, and give how far it is."""
+    work = find_work(name, all_arguments(name, arguments))
+    if work is None:
+        return {}
+    note_rate(record, name, unit=work.unit, count=work.done - (before.done if before else 0), seconds=seconds)
+    return {"unit": work.unit, "done": work.done, "of": work.total}
 
 
 def _count_threads(client: Any) -> int:

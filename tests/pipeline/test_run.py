@@ -276,7 +276,8 @@ def test_a_run_that_failed_tells_what_was_done_and_what_failed(small, job, tmp_p
     assert record["counts"]["frames"] == 24
     assert record["counts"]["hits"] > 0
     assert record["failures"] == {"frames": {}, "blocks": {}}
-    told = record["verbs"]["screen"]
+    assert list(record["verbs"]) == ["ingest"]
+    told = record["unfinished"]["screen"]
     assert (told["unit"], told["done"]) == ("frame", 24)
     assert told["arguments"]["ring_count"] == 60
     assert told["seconds"] > 0

@@ -14,6 +14,10 @@ from diffdask.verbs import verb
 #: Arguments of verbs that workers read from or write to.
 _SEEN_BY_WORKERS = ("sources", "frames", "results", "to")
 
+#: What to do with a store, and with files of frames, which no bucket may hold.
+_TO_A_BUCKET = 'put it into a bucket (folder = "s3://bucket/campaign")'
+_FROM_HERE = "ingest it from here first (diffdask ingest ... --to s3://bucket/campaign/frames.zarr)"
+
 #: Where a volume is mounted in the pods of a place on Kubernetes.
 _VOLUME = Path("/data")
 
@@ -43,10 +47,11 @@ def check_reach(calls: Mapping[str, Mapping[str, Any]], place: Mapping[str, Any]
         if claim and Path(absolute(path)).resolve().is_relative_to(_VOLUME):
             continue
         has = f"see nothing but the volume '{claim}', at {_VOLUME}" if claim else "have no volume (claim is empty)"
+        way = _FROM_HERE if key == "sources" else _TO_A_BUCKET
         raise BadJob(
-            f"[{name}] {key} = '{path}' lies on this machine, and the pods of '{place['name']}' {has}: put it into a "
-            'bucket (folder = "s3://bucket/campaign"), or run the job in the cluster, where the volume is '
-            "(kubectl apply -k deploy/kubernetes/overlays/volume); docs/kubernetes.md says how"
+            f"[{name}] {key} = '{path}' lies on this machine, and the pods of '{place['name']}' {has}: {way}, or run "
+            "the job in the cluster, where the volume is (kubectl apply -k deploy/kubernetes/overlays/volume); "
+            "docs/kubernetes.md says how"
         )
 
 

@@ -37,7 +37,10 @@ class FrameSupply:
     stored_bytes
         A frame in the store, compressed; None without a store.
     settings
-        Detector settings that have to be laid out: 1 where nobody knows.
+        Detector settings that have to be laid out, those of files that are not in the store left out: 1 where nobody
+        knows.
+    settings_are_known
+        Whether that is all.
     """
 
     store: str | Path | None
@@ -50,6 +53,7 @@ class FrameSupply:
     new_bytes: float = 0.0
     stored_bytes: float | None = None
     settings: int = 1
+    settings_are_known: bool = False
 
     @property
     def count(self) -> int:
@@ -117,6 +121,7 @@ def _look_at_store(path: str | Path) -> FrameSupply | None:
     if not count:
         return None
     adu: Any = open_root(path)["adu"]
+    settings = _count_settings(path)
     return FrameSupply(
         store=path,
         stored=count,
@@ -125,18 +130,20 @@ def _look_at_store(path: str | Path) -> FrameSupply | None:
         pixels=math.prod(adu.shape[1:]),
         item_bytes=adu.dtype.itemsize,
         stored_bytes=stored_bytes(path) / count,
-        settings=_count_settings(path),
+        settings=settings or 1,
+        settings_are_known=settings > 0,
     )
 
 
 def _count_settings(path: str | Path) -> int:
+    """Count the settings of frames in a store; 0 where it cannot be known."""
     from diffdask.io.frames_store import open_frames
     from diffdask.steps.layout import group_settings, setting_columns
 
     try:
         return len(group_settings(*setting_columns(open_frames(path).drop_vars("adu")))[0])
     except BadStore:  # an ingest stopped half-way
-        return 1
+        return 0
 
 
 def _with_files(stored: FrameSupply | None, ingest: Mapping[str, Any]) -> FrameSupply:

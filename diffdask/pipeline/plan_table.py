@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from diffdask.cluster.capacity import PAUSES_AT
+from diffdask.pipeline.plan import UNMEASURED
+
+#: Columns of text; the others are numbers.
+_TEXT = (0, 7)
+
 
 def format_plan(plan: dict[str, Any]) -> str:
     """Write as text what :func:`~diffdask.pipeline.plan.plan_job` gave."""
-    rows = [("", "left", "tasks", "to read", "a worker", "time", "by")]
+    rows = [("", "left", "blocks", "tasks", "to read", "a worker", "time", "by")]
     for name, told in plan["verbs"].items():
         rows.append(
             (
                 name,
                 _left(told),
+                "" if told["tasks"] == 0 else _number(told["blocks"]),
                 "here" if told["tasks"] == 0 and told["basis"] != "done" else _number(told["tasks"]),
                 _bytes(told["read_bytes"]),
                 _bytes(told["worker_bytes"]),
@@ -31,31 +38,58 @@ def format_plan(plan: dict[str, Any]) -> str:
 
 def _place(place: dict[str, Any]) -> str:
     if not place["workers"]:
-        return f"{place['told']}; how many workers it has, only it knows"
+        return f"{place['told']}; how many workers it will have is not known: core hours only"
     threads = "a thread" if place["threads"] == 1 else f"{place['threads']} threads"
-    return f"{place['told']}; {place['workers']} workers of {threads} and {_bytes(place['memory'])}"
+    memory = f" and {_bytes(place['memory'])}" if place["memory"] else ""
+    return f"{place['told']}; {place['workers']} workers of {threads}{memory}"
 
 
 def _totals(plan: dict[str, Any]) -> list[str]:
-    place, total = plan["place"], plan["total"]
-    if total["without_hours"] and not total["core_hours"]:
-        return ["how long it takes cannot be said before there are frames to be measured"]
+    verbs = plan["verbs"].values()
+    return [
+        *_memory(plan["place"], plan["total"]),
+        *(f"assumed: {told['assumed']}" for told in verbs if told["assumed"]),
+        *_time_and_cost(plan),
+        *_not_in_it(plan),
+    ]
+
+
+def _memory(place: dict[str, Any], total: dict[str, Any]) -> list[str]:
+    if total["fits"] is not False:
+        return []
+    return [
+        f"TOO LITTLE MEMORY: a worker needs {_bytes(total['worker_bytes'])} and can use "
+        f"{_bytes(place['usable_memory'])}: it has {_bytes(place['memory'])}, and Dask pauses it at {PAUSES_AT:.0%}; "
+        "take fewer threads, more memory or a smaller block_frames"
+    ]
+
+
+def _time_and_cost(plan: dict[str, Any]) -> list[str]:
+    place, total, verbs = plan["place"], plan["total"], plan["verbs"].values()
+    if not any(told["core_seconds"] is not None for told in verbs):
+        return []
     lines = [f"in all: {total['core_hours']:.3g} core hours"]
     if total["hours"] is not None:
         lines[0] += f", {_time(total['hours'])} there"
-        read = sum(told["read_bytes"] or 0 for told in plan["verbs"].values() if told["core_seconds"])
+        read = sum(told["read_bytes"] or 0 for told in verbs if told["core_seconds"])
         if total["hours"] and read:
             lines[0] += f", if storage gives {_bytes(read / total['hours'] / 3600)} a second"
-    if total["cost"] and place["cost_per_core_hour"]:
-        lines.append(f"cost: {total['cost']:.2f} ({place['cores']} cores at {place['cost_per_core_hour']} an hour)")
-    if total["without_hours"]:
-        lines.append(f"not in it: {', '.join(total['without_hours'])}")
-    if total["fits"] is False:
-        lines.append(
-            f"TOO LITTLE MEMORY: a worker needs {_bytes(total['worker_bytes'])} and has {_bytes(place['memory'])}; "
-            "take fewer threads, more memory or a smaller block_frames"
-        )
+    if total["cost"] is not None:
+        held = f"{place['cores']} cores" if total["hours"] is not None else "each core hour"
+        lines.append(f"cost: {total['cost']:.2f} ({held} at {place['cost_per_core_hour']} an hour)")
     return lines
+
+
+def _not_in_it(plan: dict[str, Any]) -> list[str]:
+    """Verbs without a figure, by why it is missing, and what to do about it."""
+    why: dict[str, list[str]] = {}
+    for name in plan["total"]["without_hours"]:
+        why.setdefault(plan["verbs"][name]["basis"], []).append(name)
+    advice = {
+        UNMEASURED: "; run the job for some ten minutes and end it with Ctrl-C: what was done stays, and the next dry "
+        "run knows how long it takes"
+    }
+    return [f"not in it: {', '.join(names)}, {basis}{advice.get(basis, '')}" for basis, names in why.items()]
 
 
 def _left(told: dict[str, Any]) -> str:
@@ -66,7 +100,7 @@ def _left(told: dict[str, Any]) -> str:
 
 
 def _aligned(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column in (0, 6) else cell.rjust(width)
+    return cell.ljust(width) if column in _TEXT else cell.rjust(width)
 
 
 def _number(value: int | None) -> str:

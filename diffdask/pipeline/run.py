@@ -9,19 +9,25 @@ import re
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffdask.cluster import capacity_of, connect, find_place, page_link, report_performance, tell_counts
+from diffdask.cluster import connect, find_place, page_link, report_performance, tell_counts
 from diffdask.errors import BadJob, nearest
 from diffdask.io.paths import as_store, is_url, join
 from diffdask.io.storage import storage_at
 from diffdask.pipeline.job_record import Record, count_results, keep_record, note_rate, write_record
-from diffdask.pipeline.plan import Calls, frames_done, plan_job
+from diffdask.pipeline.plan import Calls, all_arguments, plan_job
+from diffdask.pipeline.reach import check_reach
+from diffdask.pipeline.room import ask_room
+from diffdask.pipeline.work import Work, find_work
 from diffdask.verbs import VERBS, verb
 
 _log = logging.getLogger(__name__)
+
+#: How long a scheduler may take to say how many threads it has, s.
+_SOON = 5.0
 
 #: Verbs a job may have, in the order in which they are done.
 JOB_VERBS = (
@@ -56,8 +62,8 @@ def run(
     folder
         In place of the job's own ``folder``: a folder, or a URL such as ``s3://bucket/campaign``.
     dry_run
-        Say what would be done, in how long and for how much, and do nothing. What a frame takes is known from an
-        earlier run, or measured: a few frames are ingested and screened, and thrown away.
+        Say what would be done, in how long and for how much, and do nothing. What a frame, hit or pair takes is known
+        from an earlier run, or measured: a few are done, and thrown away.
     progress
         Show bars on the terminal.
 
@@ -69,15 +75,16 @@ def run(
     Raises
     ------
     BadJob
-        If the file is no TOML, or has a verb or an option that is not known.
+        If the file is no TOML, or has a verb or an option that is not known, or workers cannot see what it names.
     """
     sections = read_job(job)
     where = as_store(folder if folder is not None else sections.pop("folder", "."))
     sections.pop("folder", None)
     calls = plan_calls(sections, where)
     place = _told_place(on)
+    check_reach(calls, place)
     if dry_run:
-        return plan_job(calls, where, capacity_of(place))
+        return plan_job(calls, where, ask_room(place, on))
     if isinstance(where, Path):
         where.mkdir(parents=True, exist_ok=True)
     with keep_record(where, job=str(job), place=place) as record:
@@ -86,7 +93,7 @@ def run(
 
 
 def _do(calls: Calls, record: Record, where: str | Path, *, on: Any, progress: bool) -> None:
-    """Call verb after verb, and write down after each how far it came."""
+    """Call verb after verb, and write down after each what was done."""
     for_cluster = [name for name in calls if "on" in inspect.signature(verb(name)).parameters]
     last = list(calls).index(for_cluster[-1]) if for_cluster else -1
     with contextlib.ExitStack() as stack:
@@ -98,22 +105,66 @@ def _do(calls: Calls, record: Record, where: str | Path, *, on: Any, progress: b
             if client.dashboard_link:
                 _log.info("dashboard: %s", page_link(client))
         for number, (name, arguments) in enumerate(calls.items()):
+            used = client if name in for_cluster else None
             given = {"on": client, "progress": progress} if name in for_cluster else {}
-            before = frames_done(name, arguments)
-            record["verbs"][name] = done = _call(name, {**arguments, **given})
-            threads = sum(client.nthreads().values()) if client is not None and name in for_cluster else 1
-            if before is not None:
-                note_rate(
-                    record, name, frames=(frames_done(name, arguments) or 0) - before, seconds=done["seconds"] * threads
-                )
-            if name in ("screen", "rank"):
-                record["counts"], record["failures"] = count_results(arguments["results"])
+            done: dict[str, Any] = {}
+            record["unfinished"] = {name: done}
+            with _noted(record, name, arguments, used, done):
+                _call(name, {**arguments, **given}, done)
+            record["verbs"][name], record["unfinished"] = done, {}
             write_record(where, record)
             if client is not None:
                 counts = record["counts"]
                 tell_counts(client, hits=counts.get("hits"), diffuse=counts.get("predicted diffuse"))
             if number == last:
                 stack.close()  # what is left works on what is small by now
+
+
+@contextlib.contextmanager
+def _noted(
+    record: Record, name: str, arguments: Mapping[str, Any], client: Any, done: dict[str, Any]
+) -> Iterator[None]:
+    """Note how far a verb came and how fast, also where it fails."""
+    before, threads = find_work(name, all_arguments(name, arguments)), _count_threads(client)
+
+    def note() -> None:
+        if client is not None:
+            most = max(threads, _count_threads(client))  # on SLURM, workers come while it runs
+            done.update(_note_rate(record, name, arguments, before, done["seconds"] * most))
+        if "results" in arguments and (client is not None or not record["counts"]):
+            record["counts"], record["failures"] = count_results(arguments["results"])
+
+    try:
+        yield
+    except BaseException:
+        try:
+            note()
+        except Exception as error:  # whatever it is, the error that ended the verb is the one to be told
+            _log.warning("what '%s' did could not be counted: %s", name, error)
+        raise
+    note()
+
+
+def _note_rate(
+    record: Record, name: str, arguments: Mapping[str, Any], before: Work | None, seconds: float
+) -> dict[str, Any]:
+    """Note what a verb took, seconds of worker threads, and give how far it is."""
+    work = find_work(name, all_arguments(name, arguments))
+    if work is None:
+        return {}
+    note_rate(record, name, unit=work.unit, count=work.done - (before.done if before else 0), seconds=seconds)
+    return {"unit": work.unit, "done": work.done, "of": work.total}
+
+
+def _count_threads(client: Any) -> int:
+    """Worker threads that there are; 0 where the scheduler is gone or slow to answer."""
+    if client is None or client.status != "running":
+        return 0
+    try:
+        return sum(client.sync(client.scheduler.ncores, workers=None, callback_timeout=_SOON).values())
+    except (OSError, TimeoutError, RuntimeError) as error:
+        _log.debug("how many threads there are is not known: %s", error)
+        return 0
 
 
 @contextlib.contextmanager
@@ -248,13 +299,16 @@ def _told_place(on: Any) -> dict[str, Any]:
     return find_place(on) if is_named else find_place(on.scheduler.address)
 
 
-def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _call(name: str, arguments: dict[str, Any], done: dict[str, Any]) -> None:
+    """Call a verb, and fill in what is known of it, be it all or not."""
     _log.info("%s: %s", name, VERBS[name].sentence)
-    started = time.perf_counter()
+    defaults = {key: p.default for key, p in job_keys(name).items() if p.default is not inspect.Parameter.empty}
+    done["arguments"] = {**defaults, **{key: told for key, told in arguments.items() if key not in ("on", "progress")}}
     function = verb(name)
     first, *_ = inspect.signature(function).parameters
     options = {key: value for key, value in arguments.items() if key != first}
-    given = function(arguments[first], **options)
-    defaults = {key: p.default for key, p in job_keys(name).items() if p.default is not inspect.Parameter.empty}
-    told = {**defaults, **{key: value for key, value in arguments.items() if key not in ("on", "progress")}}
-    return {"arguments": told, "seconds": round(time.perf_counter() - started, 3), "gave": given}
+    started = time.perf_counter()
+    try:
+        done["gave"] = function(arguments[first], **options)
+    finally:
+        done["seconds"] = round(time.perf_counter() - started, 3)

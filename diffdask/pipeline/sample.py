@@ -21,15 +21,15 @@ class Sample:
 
     Attributes
     ----------
-    frames
-        How many were taken.
+    count
+        Frames, hits or pairs that were taken.
     core_seconds
-        A frame, in one thread, of CPU: waiting for storage is not in it.
+        Of each, in one thread, of CPU: waiting for storage is not in it.
     stored_bytes
         A frame in the frames store, compressed; None where it was not seen.
     """
 
-    frames: int
+    count: int
     core_seconds: float
     stored_bytes: float | None = None
 
@@ -59,7 +59,7 @@ def sample_ingest(path: str, arguments: dict[str, Any], *, to: Path) -> Sample:
     segment = Segment(path, Path(path).stem, 0, count, survey.size, survey.mtime)
     plan_frames(root, [segment], {**columns, "frame_status": survey.status[:count]}, layout=layout, dtype=survey.dtype)
     plan = BlockPlan((0, count), 0, ((path, tuple(survey.events[:count])),))
-    seconds = _cpu_seconds(lambda: write_block(plan, path=str(to)))
+    seconds = cpu_seconds(lambda: write_block(plan, path=str(to)))
     finish(open_root(to, mode="r+"))
     return Sample(count, seconds / count, stored_bytes(to) / count)
 
@@ -84,17 +84,17 @@ def sample_screen(frames: str | Path, arguments: dict[str, Any]) -> Sample:
 
     count = min(FRAMES, int(frames_attributes(frames)["frame_count"]))
     columns = read_frame_columns(frames, 0, count)
-    layout = lay_out_rings(columns, **_taken(lay_out_rings, arguments))
+    layout = lay_out_rings(columns, **options_of(lay_out_rings, arguments))
     pixels = list_pixels(layout)
     needed = read_frame_columns(frames, 0, count, columns=("photon_energy", "frame_status"))
     ds = with_layout(needed, layout, np.arange(count))
-    how = _taken(screen_frames, arguments)
+    how = options_of(screen_frames, arguments)
 
     def screen_all() -> None:
         screen_frames(ds, pixels=pixels, one_by_one=each_frame(frames, 0, count), **how)
 
     screen_all()  # compiles
-    return Sample(count, _cpu_seconds(screen_all) / count)
+    return Sample(count, cpu_seconds(screen_all) / count)
 
 
 def sample_both(path: str, ingest: dict[str, Any], screen: dict[str, Any]) -> tuple[Sample, Sample]:
@@ -120,13 +120,14 @@ def stored_bytes(frames: str | Path, *, most: int = 1000) -> float:
     return sum(os.path.getsize(path) for path in seen) * len(paths) / max(1, len(seen))
 
 
-def _taken(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def options_of(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """Those of the arguments that a function has."""
     known = inspect.signature(function).parameters
     return {name: value for name, value in arguments.items() if name in known}
 
 
-def _cpu_seconds(work: Callable[[], object]) -> float:
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU time of this process for some work, s."""
     before = time.process_time()
     work()
     return time.process_time() - before

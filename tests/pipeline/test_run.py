@@ -2,6 +2,7 @@ import inspect
 import json
 import logging
 import shutil
+import time
 import tomllib
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pandas as pd
 import pytest
 
 import diffdask.pipeline.run as module
+import diffdask.pipeline.screen as screen_module
 from diffdask.cluster import read_place
-from diffdask.errors import BadJob, BadLabels
+from diffdask.errors import BadJob, BadLabels, FailedBlocks
 from diffdask.io.marks import marked_blocks
+from diffdask.pipeline.reach import check_reach
 from diffdask.pipeline.run import JOB_VERBS, job_keys, plan_calls, read_job, run
 from diffdask.verbs import verb
 from diffdask.version import __version__
@@ -246,3 +249,127 @@ feature_q_min = 0.1
     assert table["run"].tolist() == [1, 1, 2, 2]
     assert np.isfinite(table["frame_background"]).all()
     assert tomllib.loads(text)["simulate"]["frames"] == len(table)
+
+
+# what a failed run leaves ---------------------------------------------------------------------------------
+
+
+def test_a_run_that_failed_tells_what_was_done_and_what_failed(small, job, tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    first = [(0, 8), (8, 16), (16, 24)]
+
+    def fail_later(block, *, results, **given):
+        if block in first:
+            return screen_block(block, results=results, **given)
+        stop = time.monotonic() + 60.0  # the run ends at the first error, whatever is done beside it
+        while marked_blocks(results, "screen") != set(first):
+            assert time.monotonic() < stop
+            time.sleep(0.01)
+        raise FailedBlocks("the disk is full")
+
+    screen_block = screen_module._screen_block
+    monkeypatch.setattr(screen_module, "_screen_block", fail_later)
+    with pytest.raises(FailedBlocks, match="the disk is full"):
+        run(job, on="threads", folder=made, progress=False)
+    record = json.loads((made / "job.json").read_text())
+    assert record["state"] == "failed"
+    assert record["counts"]["frames"] == 24
+    assert record["counts"]["hits"] > 0
+    assert record["failures"] == {"frames": {}, "blocks": {}}
+    assert list(record["verbs"]) == ["ingest"]
+    told = record["unfinished"]["screen"]
+    assert (told["unit"], told["done"]) == ("frame", 24)
+    assert told["arguments"]["ring_count"] == 60
+    assert told["seconds"] > 0
+    assert "gave" not in told
+    assert record["rates"]["screen"]["count"] == 24
+
+
+def test_what_cannot_be_counted_does_not_hide_why_a_run_failed(small, job, tmp_path, monkeypatch, caplog):
+    def refuse(results):
+        raise OSError("storage is gone")
+
+    monkeypatch.setattr(module, "count_results", refuse)
+    monkeypatch.setattr(screen_module, "_screen_block", fail)
+    with pytest.raises(FailedBlocks, match="of its own"):
+        run(job, on="threads", folder=tmp_path / "made", progress=False)
+    assert "could not be counted: storage is gone" in caplog.text
+
+
+def fail(block, **given):
+    raise FailedBlocks("an error of its own")
+
+
+def test_a_job_that_fails_beside_the_cluster_has_the_counts_of_its_results(small, tmp_path):
+    (tmp_path / "labels.csv").write_text("frame,label\n0,difuse\n")
+    text = f'[evaluate]\nresults = "{small.results}"\nlabels = "{tmp_path / "labels.csv"}"'
+    with pytest.raises(BadLabels, match="difuse"):
+        run(write_job(tmp_path, text), folder=tmp_path, progress=False)
+    record = json.loads((tmp_path / "job.json").read_text())
+    assert record["counts"]["frames"] == 46
+
+
+def test_rates_are_kept_of_every_verb_that_runs_on_the_cluster(small, tmp_path):
+    results = small.copy(tmp_path / "results.zarr")
+    text = f'folder = "{tmp_path}"\n[compare]\n[haloes]\n[orient]\norientation_count = 2000\n[rank]\n'
+    text += "[merge]\nsize = 40\ntop = 20"
+    record = run(write_job(tmp_path, text), on="threads", progress=False)
+    hits = record["counts"]["hits"]
+    rates = {name: (rate["unit"], rate["count"]) for name, rate in record["rates"].items()}
+    assert rates == {
+        "compare": ("pair", hits * (hits - 1) // 2),
+        "haloes": ("hit", hits),
+        "orient": ("hit", hits),
+        "merge": ("hit", record["verbs"]["merge"]["of"]),
+    }
+    assert all(rate["core_seconds"] > 0 for rate in record["rates"].values())
+    again = run(write_job(tmp_path, text), on="threads", progress=False)
+    assert again["rates"] == record["rates"], "nothing was left to do"
+    plan = run(write_job(tmp_path, text), on="threads", dry_run=True, progress=False)
+    assert {name: told["basis"] for name, told in plan["verbs"].items() if name != "rank"} == dict.fromkeys(
+        ("compare", "haloes", "orient", "merge"), "done"
+    )
+    assert results.is_dir()
+
+
+# what workers cannot see ----------------------------------------------------------------------------------
+
+PODS = 'where = "kubernetes"\n'
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_folder_of_this_machine_is_refused_where_pods_have_no_volume(tmp_path, monkeypatch, dry_run):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "pods.toml"
+    place.write_text(PODS)
+    job = write_job(tmp_path, 'folder = "campaign"\n[screen]\n[rank]\n[catalogue]')
+    told = r"\[screen\] frames = 'campaign/frames.zarr' lies on this machine, .*have no volume .*s3://bucket/campaign"
+    with pytest.raises(BadJob, match=told):
+        run(job, on=place, dry_run=dry_run, progress=False)
+    assert not (tmp_path / "campaign").exists()
+
+
+def test_a_volume_is_seen_by_pods_where_it_is_mounted_only(tmp_path):
+    place = tmp_path / "pods.toml"
+    place.write_text(PODS + 'claim = "frames"\n')
+    known = read_place(place)
+    check_reach(plan_calls({"screen": {}, "rank": {}}, "/data/campaign"), known)
+    with pytest.raises(BadJob, match=r"see nothing but the volume 'frames', at /data: .*kubectl apply"):
+        check_reach(plan_calls({"screen": {}, "rank": {}}, tmp_path), known)
+    with pytest.raises(BadJob, match=r"\[rank\] results = "):
+        check_reach(plan_calls({"rank": {}}, "/data/../etc"), known)
+
+
+def test_a_bucket_is_seen_by_pods_and_files_of_frames_on_this_machine_are_not(tmp_path):
+    place = tmp_path / "pods.toml"
+    place.write_text(PODS)
+    known, bucket = read_place(place), "s3://bucket/campaign"
+    check_reach(plan_calls({"screen": {}, "rank": {}, "catalogue": {"to": "c.csv"}}, bucket), known)
+    ingest = {"sources": ["data/*.cxi"], "geometry": "data/detector.geom"}
+    with pytest.raises(BadJob, match=r"\[ingest\] sources = 'data/\*.cxi' lies on this machine"):
+        check_reach(plan_calls({"ingest": ingest}, bucket), known)
+
+
+@pytest.mark.parametrize("where", ["laptop", "threads"])
+def test_other_places_share_the_folders(tmp_path, where):
+    check_reach(plan_calls({"screen": {}}, tmp_path), {"where": where})

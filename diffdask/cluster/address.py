@@ -40,7 +40,7 @@ def open_client(place: dict[str, Any], stack: contextlib.ExitStack) -> Any:
 
 
 def capacity(place: dict[str, Any]) -> Capacity:
-    """How much the place can do at once: only the scheduler knows, and a plan does not ask it."""
+    """How much the place can do at once: only the scheduler knows, and who makes a plan asks it."""
     return Capacity(
         told=f"the scheduler at {place['address']}", cost_per_core_hour=place.get("cost_per_core_hour", 0.0)
     )

@@ -36,6 +36,6 @@ def ask_room(place: Mapping[str, Any], on: Any) -> Capacity:
         return capacity
     try:
         with dask.config.set({"distributed.comm.timeouts.connect": f"{_SOON}s"}), connect(on) as client:
-            return of_workers(capacity, client.scheduler_info()["workers"].values())
+            return of_workers(capacity, client.scheduler_info(n_workers=-1)["workers"].values())
     except BadJob as error:  # a plan is of use without it
         return replace(capacity, told=f"{capacity.told}, which was not reached ({error})")

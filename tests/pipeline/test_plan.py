@@ -1,5 +1,6 @@
 """run --dry-run: what would be done, and nothing is."""
 
+import importlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import zarr
 
 import diffdask.pipeline.plan as module
 import diffdask.pipeline.room as room
+import diffdask.pipeline.work as work
 from diffdask.cluster.capacity import Capacity, of_workers
 from diffdask.errors import BadFrames, BadStore
 from diffdask.io.marks import mark_block
@@ -277,3 +279,9 @@ def test_what_is_missing_is_told_as_it_would_be_told_later(small, tmp_path):
     absent = {"ingest": {"sources": str(tmp_path / "*.cxi"), "geometry": str(small.geometry)}}
     with pytest.raises(BadFrames, match="no file matches"):
         plan_job(plan_calls(absent, tmp_path), tmp_path, PLACE)
+
+
+@pytest.mark.parametrize("group", ["haloes", "images", "orient", "merge"])
+def test_blocks_of_hits_are_planned_as_large_as_the_verb_takes_them(group):
+    module = importlib.import_module(f"diffdask.pipeline.{'hit_images' if group == 'images' else group}")
+    assert module._BLOCK_HITS == work._BLOCK_HITS[group]

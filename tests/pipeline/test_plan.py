@@ -284,4 +284,4 @@ def test_what_is_missing_is_told_as_it_would_be_told_later(small, tmp_path):
 @pytest.mark.parametrize("group", ["haloes", "images", "orient", "merge"])
 def test_blocks_of_hits_are_planned_as_large_as_the_verb_takes_them(group):
     module = importlib.import_module(f"diffdask.pipeline.{'hit_images' if group == 'images' else group}")
-    assert module._BLOCK_HITS == work._BLOCK_HITS[group]
+    assert work._BLOCK_HITS[group] == module._BLOCK_HITS

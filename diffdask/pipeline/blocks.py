@@ -63,7 +63,10 @@ class Marks:
     store: str
     group: str
     flag: Callable[[Block, str], None] | None = None  #: writes a block's rows as failed, with the reason
+    flagged: type[Exception] = Exception  #: what a block must have failed of to be flagged
     retry: bool = False  #: try blocks in quarantine again
+    stale: Collection[Block] | None = None  #: blocks whose marks no longer hold; None for all that are not done
+    remedy: str = "--retry tries them again"  #: what to do about blocks in quarantine
 
 
 def run_marked(
@@ -153,7 +156,7 @@ class _Failures:
             self._release(self.in_a_row)
             told = f"'{self.what}' stopped: {len(self.in_a_row)} blocks failed one after the other, the last {block}"
             self._stop(f"{told}: {reason}", error)
-        if self.marks and self.marks.flag and not isinstance(error, OSError):
+        if self.marks and isinstance(error, self.marks.flagged) and not isinstance(error, OSError):
             self._give_up(block, error)
 
     def tell(self, unit: str, *, of: int) -> None:
@@ -169,9 +172,9 @@ class _Failures:
             )
         if quarantined and self.marks:
             _log.warning(
-                "%s: %d blocks of %d %ss are in quarantine and flagged as failed; %s/marks/%s/quarantine says why, "
-                "and --retry tries them again",
-                *(self.what, len(quarantined), _size(list(quarantined)), unit, self.marks.store, self.marks.group),
+                "%s: %d blocks of %d %ss are in quarantine and flagged as failed; %s/marks/%s/quarantine says why; %s",
+                *(self.what, len(quarantined), _size(list(quarantined)), unit),
+                *(self.marks.store, self.marks.group, self.marks.remedy),
             )
 
     def _release(self, blocks: Collection[Block]) -> None:
@@ -194,8 +197,12 @@ class _Failures:
 
 
 def _open_quarantine(marks: Marks, blocks: Sequence[Block], done: Collection[Block], what: str) -> set[Block]:
-    """Blocks that are to be left alone; marks and quarantine that no longer hold are taken away."""
-    unmark_blocks(marks.store, marks.group, marked_blocks(marks.store, marks.group) - set(done))
+    """Blocks that are to be left alone; marks and quarantine that no longer hold are taken away.
+
+    What was marked since it was judged which blocks are done stays: it was, by a worker that a killed run left behind.
+    """
+    marked = marks.stale if marks.stale is not None else marked_blocks(marks.store, marks.group)
+    unmark_blocks(marks.store, marks.group, set(marked) - set(done))
     found = quarantined_blocks(marks.store, marks.group)
     known = set(blocks) if found else set()
     kept = {
@@ -205,7 +212,7 @@ def _open_quarantine(marks: Marks, blocks: Sequence[Block], done: Collection[Blo
     }
     release_blocks(marks.store, marks.group, set(found) - kept)
     if kept:
-        _log.warning("%s: %d blocks are in quarantine since an earlier run; --retry tries them again", what, len(kept))
+        _log.warning("%s: %d blocks are in quarantine since an earlier run; %s", what, len(kept), marks.remedy)
     return kept
 
 

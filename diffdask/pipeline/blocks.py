@@ -79,7 +79,7 @@ def run_marked(
     unit: str,
     progress: bool,
     marks: Marks | None = None,
-    patience: float = PATIENCE,
+    patience: float | None = None,
 ) -> None:
     """Run a task on every block that is not done; the task marks its block itself.
 
@@ -99,7 +99,7 @@ def run_marked(
         Where the task marks its blocks: one that was marked in the meantime, by a worker whose word was lost, is not
         computed again.
     patience
-        How long a worker tries again what storage refuses, s.
+        How long a worker tries again what storage refuses, s; None for :data:`PATIENCE`.
 
     Raises
     ------
@@ -113,6 +113,7 @@ def run_marked(
     given_up = _open_quarantine(marks, blocks, done, what) if marks else set()
     left = [block for block in to_do(blocks, done) if block not in given_up]
     failures = _Failures(what, marks, most=_HOPELESS + 2 * sum(client.nthreads().values()), any_done=bool(done))
+    patience = PATIENCE if patience is None else patience
     attempt = functools.partial(_attempt, task=task, marks=marks and Marks(marks.store, marks.group), patience=patience)
     total, size_left = _size(blocks), _size(left)
     before = {"done": total - size_left - _size(given_up), "failed": _size(given_up)}
@@ -136,6 +137,7 @@ class _Failures:
         self.what, self.marks, self.most, self.any_done = what, marks, most, any_done
         self.in_a_row: list[Block] = []
         self.failed: dict[Block, str] = {}
+        self.given_up: set[Block] = set()
 
     def interrupt(self) -> None:
         """Take note of a block that was done."""
@@ -163,13 +165,13 @@ class _Failures:
         """Say at the end what failed; an error where rows are missing."""
         if not self.any_done:
             self._release(self.failed)
-        quarantined = quarantined_blocks(self.marks.store, self.marks.group) if self.marks and self.marks.flag else {}
-        if self.failed.keys() - quarantined.keys():
+        if self.failed.keys() - self.given_up:  # storage may be ill, and is not asked
             told = "; ".join(f"{block}: {reason}" for block, reason in list(self.failed.items())[:_NAMED])
             raise FailedBlocks(
                 f"'{self.what}': {len(self.failed)} of {of} blocks failed ({told}); the others are done and stay, "
                 "and the same command does the failed ones again"
             )
+        quarantined = quarantined_blocks(self.marks.store, self.marks.group) if self.marks and self.marks.flag else {}
         if quarantined and self.marks:
             _log.warning(
                 "%s: %d blocks of %d %ss are in quarantine and flagged as failed; %s/marks/%s/quarantine says why; %s",
@@ -179,8 +181,10 @@ class _Failures:
 
     def _release(self, blocks: Collection[Block]) -> None:
         """Take blocks out of quarantine again: where all fail, it is not the blocks."""
-        if self.marks:
-            release_blocks(self.marks.store, self.marks.group, blocks)
+        released = self.given_up & set(blocks)
+        self.given_up -= released
+        if self.marks and released:
+            release_blocks(self.marks.store, self.marks.group, released)
 
     def _give_up(self, block: Block, error: BaseException) -> None:
         marks = self.marks
@@ -189,6 +193,7 @@ class _Failures:
         marks.flag(block, self.failed[block])
         details = "".join(traceback.format_exception(error))
         quarantine_block(marks.store, marks.group, block, reason=self.failed[block], details=details)
+        self.given_up.add(block)
 
     def _stop(self, told: str, error: BaseException) -> NoReturn:
         raise FailedBlocks(

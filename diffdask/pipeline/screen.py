@@ -269,8 +269,9 @@ def _screen_frames(
         parameters=how,
         constants=layout[["ring_q"]],
     )
-    where = {"frames": absolute(frames), "results": absolute(results)}
-    task = functools.partial(_screen_block, **where, made=made, how=how, min_peaks=min_peaks)
+    task = functools.partial(
+        _screen_block, frames=absolute(frames), results=absolute(results), made=made, how=how, min_peaks=min_peaks
+    )
     stale = set(noted_blocks(results, "screen")) if retry else set()
     done = marked_blocks(results, "screen") - stale
     tell_counts(client, **count_screened(results, done, min_peaks=min_peaks))

@@ -228,7 +228,7 @@ def test_frames_of_a_shard_that_is_missing_say_so_and_are_no_blank_frames(store,
     )
     with pytest.raises(BadFrames, match=r"frame 4 of .* is missing: put 'adu/c/1/0/0/0' back there"):
         list(each_frame(store, 0, 11))
-    with pytest.raises(BadFrames, match="frame 6 of .* is missing"):
+    with pytest.raises(BadFrames, match=r"frame 6 of .* is missing"):
         take_frames(store, [3, 6])
     assert take_frames(store, [3, 8]).sizes["frame"] == 2
 

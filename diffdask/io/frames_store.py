@@ -36,6 +36,8 @@ MARKS = "frames"
 #: Bytes of frames that are read at a time where they are wanted one by one.
 _CACHED_BYTES = 10_000_000
 
+_MISSING = "frame {} of '{}' is missing: put '{}' back there, or ingest the frame's file into a new store"
+
 #: A row per frame, beside ``adu``.
 FRAME_COLUMNS = tuple(
     name
@@ -121,43 +123,51 @@ def each_frame(path: str | Path, start: int, stop: int, *, status: np.ndarray | 
     start, stop
         Which frames.
     status
-        Their statuses, (frame,) of texts, changed in place: a frame whose chunk is damaged comes as zeros, and its
-        status says so. None to have that raised.
+        Their statuses, (frame,) of texts, changed in place: a frame whose chunk is damaged, or whose shard is missing,
+        comes as zeros, and its status says so. None to have that raised.
 
     Raises
     ------
     BadStore, BadParameter
         As :func:`read_frame_block`, when the first frame is asked for.
     BadFrames
-        If a frame's chunk is damaged and there is no ``status``.
+        If a frame's chunk is damaged or its shard missing, and there is no ``status``.
     OSError
         If the store cannot be reached: that says nothing of its frames.
     """
     adu = _opened_with(path, start, stop).arrays["adu"]
-    few = max(1, _CACHED_BYTES // max(1, adu.dtype.itemsize * math.prod(adu.shape[1:])))
-    storage = storage_at(path)
-    with storage.holding(_shard_of(adu, start, stop)):
-        for first in range(start, stop, few):
-            last = min(first + few, stop)
-            try:
-                read = np.asarray(adu[first:last])
-            except OSError:
-                raise
-            except Exception:  # whatever a decoder says of damaged bytes; one by one it is seen which
-                yield from (_read_or_tell(adu, path, frame, status, frame - start) for frame in range(first, last))
+    storage, size = storage_at(path), _shard_size(adu)
+    for shard in range(start // size * size, stop, size):
+        first, last = max(shard, start), min(shard + size, stop)
+        with storage.holding(_shard_of(adu, shard)) as is_there:
+            if is_there:
+                yield from _read_few(adu, path, first, last, status, start)
             else:
-                yield from read
+                storage.stamp("zarr.json")  # a store that is gone says nothing of its frames
+                yield from (_tell_missing(adu, path, frame, status, frame - start) for frame in range(first, last))
     storage.stamp("zarr.json")  # what is not there reads as zeros: so must not all of the store
 
 
 def take_frames(path: str | Path, frames: Sequence[int]) -> xr.Dataset:
-    """Read single frames into memory, in the order given; as :func:`read_frame_block`."""
+    """Read single frames into memory, in the order given; as :func:`read_frame_block`.
+
+    Raises
+    ------
+    BadFrames
+        If a frame is missing.
+    """
     store = _opened(path)
-    count = store.arrays["adu"].shape[0]
+    adu = store.arrays["adu"]
+    count = adu.shape[0]
     numbers = np.asarray(frames, dtype=np.int64)
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < count):
         raise BadParameter(f"frames {numbers.min()} to {numbers.max()} were asked of '{path}', which has {count}")
-    return store.read(numbers, ("adu", *FRAME_COLUMNS))
+    read = store.read(numbers, ("adu", *FRAME_COLUMNS))
+    for frame, pixels in zip(numbers.tolist(), read.adu.values, strict=True):
+        if not pixels.any() and not storage_at(path).exists(_shard_of(adu, frame)):  # what is not there reads as zeros
+            storage_at(path).stamp("zarr.json")
+            raise BadFrames(_MISSING.format(frame, path, _shard_of(adu, frame)))
+    return read
 
 
 def read_layout(path: str | Path) -> GeometryFile:
@@ -226,12 +236,47 @@ class _Opened:
         return kept[1][rows.start - number * size : rows.stop - number * size].copy()
 
 
-def _shard_of(adu: zarr.Array, start: int, stop: int) -> str:
-    """Name of the one shard that these frames are in; empty if they are in several, or in none."""
-    if not adu.shards or start // adu.shards[0] != max(start, stop - 1) // adu.shards[0]:
-        return ""
-    number = (start // adu.shards[0], *[0] * (adu.ndim - 1))
+def _shard_size(adu: zarr.Array) -> int:
+    """Frames in a file or object."""
+    return (adu.shards or adu.chunks)[0]
+
+
+def _shard_of(adu: zarr.Array, frame: int) -> str:
+    """Name of the file or object that a frame is in; the writer makes one for every shard, also of zeros."""
+    number = (frame // _shard_size(adu), *[0] * (adu.ndim - 1))
     return f"adu/{cast(Any, adu.metadata).encode_chunk_key(number)}"
+
+
+def _read_few(
+    adu: zarr.Array, path: str | Path, start: int, stop: int, status: np.ndarray | None, origin: int
+) -> Iterator[np.ndarray]:
+    """Read frames of one shard, a few at a time; ``origin`` is the frame of the first status."""
+    few = max(1, _CACHED_BYTES // max(1, adu.dtype.itemsize * math.prod(adu.shape[1:])))
+    for first in range(start, stop, few):
+        last = min(first + few, stop)
+        try:
+            read = np.asarray(adu[first:last])
+        except OSError:
+            raise
+        except Exception:  # whatever a decoder says of damaged bytes; one by one it is seen which
+            yield from (_read_or_tell(adu, path, frame, status, frame - origin) for frame in range(first, last))
+        else:
+            yield from read
+
+
+def _tell_missing(
+    adu: zarr.Array, path: str | Path, frame: int, status: np.ndarray | None, position: int
+) -> np.ndarray:
+    """Zeros for a frame whose shard is not there, and its status says so."""
+    if status is None:
+        raise BadFrames(_MISSING.format(frame, path, _shard_of(adu, frame)))
+    _put_first(status, position, "unreadable: missing in the frames store")
+    return np.zeros(adu.shape[1:], dtype=adu.dtype)
+
+
+def _put_first(status: np.ndarray, position: int, told: str) -> None:
+    """Tell what is wrong with a frame, before what was wrong with it already."""
+    status[position] = told if status[position] == STATUS_OK else f"{told}; {status[position]}"
 
 
 def _read_or_tell(
@@ -248,8 +293,7 @@ def _read_or_tell(
             raise BadFrames(
                 f"frame {frame} of '{path}' is damaged: {reason}; ingest its file into a new store"
             ) from error
-        told = f"unreadable: damaged in the frames store ({reason})"
-        status[position] = told if status[position] == STATUS_OK else f"{told}; {status[position]}"
+        _put_first(status, position, f"unreadable: damaged in the frames store ({reason})")
         return np.zeros(adu.shape[1:], dtype=adu.dtype)
 
 

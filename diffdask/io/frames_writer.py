@@ -6,7 +6,8 @@ The order of writing is what makes it safe:
 2. arrays grow, columns of the new frames are written;
 3. the root takes the plan: its sources and how many frames there will be. This
    is one small file, put in place at once; without it, 2 counts for nothing;
-4. tasks write shards, each whole and put in place at once, and mark them;
+4. tasks write shards, each whole and put in place at once, and mark them; shards of nothing but zeros too, so that
+   one that is missing is known to be lost;
 5. what only reading could tell (unreadable frames) goes into the columns, and
    the root says ``complete: true``.
 
@@ -17,10 +18,11 @@ whole, marked blocks need not be done again, all others are.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -34,10 +36,10 @@ from diffdask.io.crystfel_geometry import GeometryFile
 from diffdask.io.crystfel_geometry_text import standard_lines
 from diffdask.io.cxi import read_frames
 from diffdask.io.frames_store import DETECTOR_VARIABLES, FRAME_COLUMNS, KIND, MARKS, column_chunk, layout_of, open_root
-from diffdask.io.marks import mark_block, marked_blocks, noted_blocks, remove_marks
+from diffdask.io.marks import mark_block, marked_blocks, noted_blocks, quarantined_blocks, remove_marks
 from diffdask.io.paths import is_url
 from diffdask.io.storage import storage_at
-from diffdask.planning import Block, blocks_to_write, to_do
+from diffdask.planning import Block, blocks_to_write, pieces_of
 from diffdask.variables import STATUS_OK, VARIABLES
 from diffdask.version import __version__
 
@@ -198,11 +200,31 @@ def store_path(root: zarr.Group) -> str:
     return str(getattr(store, "location", None) or store.root)
 
 
-def blocks_left(root: zarr.Group) -> list[Block]:
-    """Shards still to be written."""
-    kept, planned = cast(int, root.attrs["frame_count"]), cast(int, root.attrs["planned_frames"])
-    blocks = blocks_to_write(kept, planned, cast(int, root.attrs["block_frames"]))
-    return to_do(blocks, marked_blocks(store_path(root), MARKS))
+def planned_blocks(root: zarr.Group) -> tuple[list[Block], set[Block], set[Block]]:
+    """Give the shards with new frames, those of them that are done, and marks that are of none by now."""
+    blocks = blocks_to_write(*_counts(root))
+    marked = marked_blocks(store_path(root), MARKS)
+    return blocks, marked & set(blocks), marked - set(blocks)
+
+
+def write_planned(block: Block, *, path: str) -> int:
+    """Write a shard as the store's plan says, and mark it; what a worker does. As :func:`write_block`.
+
+    Raises
+    ------
+    BadStore
+        If the plan has no such shard by now: the ingest that asked for it was outlived by this worker.
+    """
+    planned = _planned_at(path, storage_at(path).stamp("zarr.json"))
+    if not planned.has(block):
+        raise BadStore(f"frames {block[0]} to {block[1]} of '{path}' are not to be written: another ingest went on")
+    return write_block(planned.plan(block), path=path)
+
+
+def write_blank(block: Block, reason: str, *, path: str) -> None:
+    """Write the new frames of a shard as zeros: what the driver does with one that takes down its workers."""
+    root = open_root(path, mode="r+")
+    _pixels(root)[max(block[0], _counts(root)[0]) : block[1]] = 0
 
 
 def write_block(plan: BlockPlan, *, path: str) -> int:
@@ -215,7 +237,7 @@ def write_block(plan: BlockPlan, *, path: str) -> int:
     """
     root = open_root(path, mode="r+")
     layout = layout_of(str(root.attrs["geometry_file"]))
-    adu = cast(zarr.Array, root["adu"])
+    adu = _pixels(root)
     start, stop = plan.block
     frames = np.zeros((stop - start, *adu.shape[1:]), dtype=adu.dtype)
     row = max(plan.kept - start, 0)
@@ -250,12 +272,15 @@ def update_good_pixels(root: zarr.Group, pixel_is_good: np.ndarray) -> int:
 def finish(root: zarr.Group) -> int:
     """Write down which frames were unreadable, and call the store complete; gives their number."""
     path = store_path(root)
-    kept, planned = cast(int, root.attrs["frame_count"]), cast(int, root.attrs["planned_frames"])
+    kept, planned, size = _counts(root)
     unreadable: dict[int, str] = {}
-    written = set(blocks_to_write(kept, planned, cast(int, root.attrs["block_frames"])))
+    written = set(blocks_to_write(kept, planned, size))
     for block, note in noted_blocks(path, MARKS).items():
         if block in written:
             unreadable |= {int(frame): reason for frame, reason in json.loads(note).items()}
+    for block, record in quarantined_blocks(path, MARKS).items():
+        if block in written:
+            unreadable |= dict.fromkeys(range(max(block[0], kept), block[1]), record["reason"])
     status = cast(zarr.Array, root["frame_status"])
     rows = np.asarray(status[kept:planned]).astype(object)
     for frame, reason in unreadable.items():
@@ -270,6 +295,55 @@ def finish(root: zarr.Group) -> int:
         with contextlib.suppress(OSError):
             os.rmdir(os.path.join(path, "marks"))  # no part of a Zarr hierarchy: gone as soon as it is empty
     return len(unreadable)
+
+
+class _Planned:
+    """The plan of an unfinished store: which shards, and what goes into each."""
+
+    def __init__(self, root: zarr.Group) -> None:
+        self._kept, self._total, self._size = _counts(root)
+        self._is_complete = bool(root.attrs["complete"])
+        self._segments = stored_segments(root)
+        self._spans = [(segment.first, segment.first + segment.count) for segment in self._segments]
+        self._events = cast(zarr.Array, root["event"])
+        self._some_events = functools.lru_cache(maxsize=2)(self._read_events)
+
+    def has(self, block: Block) -> bool:
+        """Whether a block is a shard of the plan that is to be written."""
+        is_shard = block[0] % self._size == 0 and block[1] == min(block[0] + self._size, self._total)
+        return is_shard and self._kept < block[1] and not self._is_complete
+
+    def plan(self, block: Block) -> BlockPlan:
+        """Say which frames of which files a block takes."""
+        fresh = (max(block[0], self._kept), block[1])
+        return BlockPlan(block, self._kept, tuple(self._pieces(fresh)))
+
+    def _pieces(self, frames: Block) -> Iterator[tuple[str, tuple[str, ...]]]:
+        rows = self._events.chunks[0]
+        events, origin = self._some_events(frames[0] // rows), frames[0] // rows * rows  # a shard lies in one chunk
+        for number, (first, last) in pieces_of(frames, self._spans):
+            yield self._segments[number].path, tuple(events[first - origin : last - origin])
+
+    def _read_events(self, chunk: int) -> np.ndarray:
+        rows = self._events.chunks[0]
+        return np.asarray(self._events[chunk * rows : (chunk + 1) * rows]).astype(object)
+
+
+@functools.lru_cache(maxsize=4)
+def _planned_at(path: str, stamp: Hashable) -> _Planned:
+    """Read the plan once a process, until the root changes."""
+    return _Planned(open_root(path))
+
+
+def _counts(root: zarr.Group) -> tuple[int, int, int]:
+    """Frames that are whole, frames that there will be, and frames in a shard."""
+    kept, planned = cast(int, root.attrs["frame_count"]), cast(int, root.attrs["planned_frames"])
+    return kept, planned, cast(int, root.attrs["block_frames"])
+
+
+def _pixels(root: zarr.Group) -> zarr.Array:
+    """Open ``adu`` for writing; Zarr would leave out what is nothing but zeros."""
+    return cast(zarr.Array, root["adu"]).with_config({"write_empty_chunks": True})
 
 
 def _create_arrays(root: zarr.Group, layout: GeometryFile, dtype: str) -> None:

@@ -132,11 +132,8 @@ class Bucket(Storage):
         return (found["e_tag"], found["last_modified"])
 
     @contextlib.contextmanager
-    def holding(self, name: str) -> Iterator[None]:
+    def holding(self, name: str) -> Iterator[bool]:
         """Hold an object's bytes in memory, for Zarr to read it in pieces: a request in place of one for each."""
-        if not name:
-            yield
-            return
         held = self._objects.held
         with _HOLDING:
             known = held.get(name)
@@ -147,12 +144,12 @@ class Bucket(Storage):
                 with telling(self.location):
                     read = memoryview(obstore.get(self._store, name).bytes())
             except FileNotFoundError:
-                yield  # nothing was written there, which Zarr knows how to read
+                yield False
                 return
             with _HOLDING:
                 held[name] = (read, held[name][1] + 1 if name in held else 1)
         try:
-            yield
+            yield True
         finally:
             with _HOLDING:
                 left = held[name][1] - 1

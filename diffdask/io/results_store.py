@@ -13,6 +13,7 @@ import asyncio
 import functools
 import json
 import os
+import uuid
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, cast
@@ -96,7 +97,7 @@ def start_group(
     block: int,
     parameters: dict[str, Any],
     constants: xr.Dataset | None = None,
-) -> None:
+) -> str:
     """Make a group's arrays, grow them to new sizes, or check that they were made alike.
 
     Parameters
@@ -114,6 +115,11 @@ def start_group(
     constants
         Variables without that dim, such as ``ring_q``: written at once.
 
+    Returns
+    -------
+    str
+        The group's attribute ``made``: another for each making of it, so that tasks know theirs from one made anew.
+
     Raises
     ------
     BadStore
@@ -125,15 +131,18 @@ def start_group(
         for name in names:
             array = cast(zarr.Array, root[f"{group}/{name}"])
             array.resize((sizes[VARIABLES[name].dims[0]], *array.shape[1:]))
-        root[group].attrs["complete"] = False
-        return
+        made_as = str(root[group].attrs.get("made") or uuid.uuid4().hex)
+        root[group].attrs.update({"made": made_as, "complete": False})
+        return made_as
     remove_group(path, group)
     made = root.create_group(group)
     for name in names:
         create_array(made, name, sizes, block)
     if constants is not None:
         write_arrays(made, constants)
-    made.attrs.update({**stamp_of(path, group, parameters), "complete": False})
+    made_as = uuid.uuid4().hex
+    made.attrs.update({**stamp_of(path, group, parameters), "made": made_as, "complete": False})
+    return made_as
 
 
 def stamp_of(path: str | Path, group: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -151,23 +160,31 @@ def stamp_of(path: str | Path, group: str, parameters: dict[str, Any]) -> dict[s
     return stamp
 
 
-def write_rows(
-    path: str | Path, group: str, start: int, dataset: xr.Dataset, *, parameters: dict[str, Any] | None = None
-) -> None:
-    """Write a Dataset's variables into rows ``start`` onwards of a group.
+def write_rows(path: str | Path, group: str, start: int, dataset: xr.Dataset, *, made: str | None = None) -> None:
+    """Write a Dataset's variables into rows ``start`` onwards of a group; ``made`` as in :func:`check_made`."""
+    target = _target_of(path, group, made)
+    sync(
+        _write_together([(target(str(name)), as_stored(one.values)) for name, one in dataset.data_vars.items()], start)
+    )
+
+
+def check_made(path: str | Path, group: str, made: str | None) -> None:
+    """Check that a group is still the one that :func:`start_group` gave a task; at the cost of a look at a file.
 
     Raises
     ------
     BadStore
-        If the group is by now that of other ``parameters``: of another run, which a worker outlived.
+        If it was made anew since, for another run, which a worker outlived.
     """
+    _target_of(path, group, made)
+
+
+def _target_of(path: str | Path, group: str, made: str | None) -> Callable[[str], zarr.Array]:
     resolved = str(path) if is_url(path) else os.path.abspath(path)
-    made_with, target = _open_target(resolved, group, storage_at(resolved).stamp(f"{group}/zarr.json"))
-    if parameters is not None and json.loads(json.dumps(parameters)) != made_with:
-        raise BadStore(f"'{group}' of '{path}' has been made anew with other parameters in the meantime")
-    sync(
-        _write_together([(target(str(name)), as_stored(one.values)) for name, one in dataset.data_vars.items()], start)
-    )
+    found, target = _open_target(resolved, group, storage_at(resolved).stamp(f"{group}/zarr.json"))
+    if made is not None and made != found:
+        raise BadStore(f"'{group}' of '{path}' has been made anew in the meantime, for another run")
+    return target
 
 
 async def _write_together(columns: list[tuple[zarr.Array, np.ndarray]], start: int) -> None:
@@ -288,12 +305,12 @@ def open_group(path: str | Path, group: str) -> xr.Dataset | None:
 
 @functools.lru_cache(maxsize=8)
 def _open_target(path: str, group: str, stamp: Hashable) -> tuple[Any, Callable[[str], zarr.Array]]:
-    """Open each array of a group once a process; also its parameters.
+    """Open each array of a group once a process; also its ``made``.
 
     Until the group's own file changes: what makes, grows or ends its arrays writes that last.
     """
     opened = zarr.open_group(storage_at(path).zarr_store(), path=group, mode="r+", use_consolidated=False)
-    return opened.attrs.get("parameters"), functools.cache(lambda name: cast(zarr.Array, opened[name]))
+    return opened.attrs.get("made"), functools.cache(lambda name: cast(zarr.Array, opened[name]))
 
 
 def _open_root(path: str | Path, mode: str = "r") -> zarr.Group:

@@ -96,9 +96,9 @@ class Storage(ABC):
     def stamp(self, name: str) -> Hashable:
         """Give what changes when a file does."""
 
-    def holding(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """While the context lasts, a file may be read in many pieces at the cost of one; no name, no file."""
-        return contextlib.nullcontext()  # a file system does that by itself
+    def holding(self, name: str) -> contextlib.AbstractContextManager[bool]:
+        """While the context lasts, a file may be read in many pieces at the cost of one; gives whether it is there."""
+        return contextlib.nullcontext(self.exists(name))  # a file system reads pieces cheaply by itself
 
 
 class Entry(Protocol):

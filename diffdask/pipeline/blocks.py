@@ -63,7 +63,10 @@ class Marks:
     store: str
     group: str
     flag: Callable[[Block, str], None] | None = None  #: writes a block's rows as failed, with the reason
+    flagged: type[Exception] = Exception  #: what a block must have failed of to be flagged
     retry: bool = False  #: try blocks in quarantine again
+    stale: Collection[Block] | None = None  #: blocks whose marks no longer hold; None for all that are not done
+    remedy: str = "--retry tries them again"  #: what to do about blocks in quarantine
 
 
 def run_marked(
@@ -76,7 +79,7 @@ def run_marked(
     unit: str,
     progress: bool,
     marks: Marks | None = None,
-    patience: float = PATIENCE,
+    patience: float | None = None,
 ) -> None:
     """Run a task on every block that is not done; the task marks its block itself.
 
@@ -96,7 +99,7 @@ def run_marked(
         Where the task marks its blocks: one that was marked in the meantime, by a worker whose word was lost, is not
         computed again.
     patience
-        How long a worker tries again what storage refuses, s.
+        How long a worker tries again what storage refuses, s; None for :data:`PATIENCE`.
 
     Raises
     ------
@@ -110,6 +113,7 @@ def run_marked(
     given_up = _open_quarantine(marks, blocks, done, what) if marks else set()
     left = [block for block in to_do(blocks, done) if block not in given_up]
     failures = _Failures(what, marks, most=_HOPELESS + 2 * sum(client.nthreads().values()), any_done=bool(done))
+    patience = PATIENCE if patience is None else patience
     attempt = functools.partial(_attempt, task=task, marks=marks and Marks(marks.store, marks.group), patience=patience)
     total, size_left = _size(blocks), _size(left)
     before = {"done": total - size_left - _size(given_up), "failed": _size(given_up)}
@@ -133,6 +137,7 @@ class _Failures:
         self.what, self.marks, self.most, self.any_done = what, marks, most, any_done
         self.in_a_row: list[Block] = []
         self.failed: dict[Block, str] = {}
+        self.given_up: set[Block] = set()
 
     def interrupt(self) -> None:
         """Take note of a block that was done."""
@@ -153,31 +158,33 @@ class _Failures:
             self._release(self.in_a_row)
             told = f"'{self.what}' stopped: {len(self.in_a_row)} blocks failed one after the other, the last {block}"
             self._stop(f"{told}: {reason}", error)
-        if self.marks and self.marks.flag and not isinstance(error, OSError):
+        if self.marks and isinstance(error, self.marks.flagged) and not isinstance(error, OSError):
             self._give_up(block, error)
 
     def tell(self, unit: str, *, of: int) -> None:
         """Say at the end what failed; an error where rows are missing."""
         if not self.any_done:
             self._release(self.failed)
-        quarantined = quarantined_blocks(self.marks.store, self.marks.group) if self.marks and self.marks.flag else {}
-        if self.failed.keys() - quarantined.keys():
+        if self.failed.keys() - self.given_up:  # storage may be ill, and is not asked
             told = "; ".join(f"{block}: {reason}" for block, reason in list(self.failed.items())[:_NAMED])
             raise FailedBlocks(
                 f"'{self.what}': {len(self.failed)} of {of} blocks failed ({told}); the others are done and stay, "
                 "and the same command does the failed ones again"
             )
+        quarantined = quarantined_blocks(self.marks.store, self.marks.group) if self.marks and self.marks.flag else {}
         if quarantined and self.marks:
             _log.warning(
-                "%s: %d blocks of %d %ss are in quarantine and flagged as failed; %s/marks/%s/quarantine says why, "
-                "and --retry tries them again",
-                *(self.what, len(quarantined), _size(list(quarantined)), unit, self.marks.store, self.marks.group),
+                "%s: %d blocks of %d %ss are in quarantine and flagged as failed; %s/marks/%s/quarantine says why; %s",
+                *(self.what, len(quarantined), _size(list(quarantined)), unit),
+                *(self.marks.store, self.marks.group, self.marks.remedy),
             )
 
     def _release(self, blocks: Collection[Block]) -> None:
         """Take blocks out of quarantine again: where all fail, it is not the blocks."""
-        if self.marks:
-            release_blocks(self.marks.store, self.marks.group, blocks)
+        released = self.given_up & set(blocks)
+        self.given_up -= released
+        if self.marks and released:
+            release_blocks(self.marks.store, self.marks.group, released)
 
     def _give_up(self, block: Block, error: BaseException) -> None:
         marks = self.marks
@@ -186,6 +193,7 @@ class _Failures:
         marks.flag(block, self.failed[block])
         details = "".join(traceback.format_exception(error))
         quarantine_block(marks.store, marks.group, block, reason=self.failed[block], details=details)
+        self.given_up.add(block)
 
     def _stop(self, told: str, error: BaseException) -> NoReturn:
         raise FailedBlocks(
@@ -194,8 +202,12 @@ class _Failures:
 
 
 def _open_quarantine(marks: Marks, blocks: Sequence[Block], done: Collection[Block], what: str) -> set[Block]:
-    """Blocks that are to be left alone; marks and quarantine that no longer hold are taken away."""
-    unmark_blocks(marks.store, marks.group, marked_blocks(marks.store, marks.group) - set(done))
+    """Blocks that are to be left alone; marks and quarantine that no longer hold are taken away.
+
+    What was marked since it was judged which blocks are done stays: it was, by a worker that a killed run left behind.
+    """
+    marked = marks.stale if marks.stale is not None else marked_blocks(marks.store, marks.group)
+    unmark_blocks(marks.store, marks.group, set(marked) - set(done))
     found = quarantined_blocks(marks.store, marks.group)
     known = set(blocks) if found else set()
     kept = {
@@ -205,7 +217,7 @@ def _open_quarantine(marks: Marks, blocks: Sequence[Block], done: Collection[Blo
     }
     release_blocks(marks.store, marks.group, set(found) - kept)
     if kept:
-        _log.warning("%s: %d blocks are in quarantine since an earlier run; --retry tries them again", what, len(kept))
+        _log.warning("%s: %d blocks are in quarantine since an earlier run; %s", what, len(kept), marks.remedy)
     return kept
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,19 @@ def note_unreadable(status: np.ndarray, before: np.ndarray, start: int) -> str:
     return json.dumps(changed) if changed else ""
 
 
-def read_unreadable(results: str | Path) -> dict[int, str]:
-    """Frames that the screen found damaged, in order, and why."""
-    noted = noted_blocks(results, "screen").values()
-    return {int(frame): reason for note in noted for frame, reason in json.loads(note).items()}
+def read_unreadable(results: str | Path, *, among: Collection[Block] | None = None) -> dict[int, str]:
+    """Frames that the screen found damaged or missing, in order, and why; ``among`` these blocks, or in all."""
+    noted = noted_blocks(results, "screen").items()
+    notes = (note for block, note in noted if among is None or block in among)
+    return {int(frame): reason for note in notes for frame, reason in json.loads(note).items()}
 
 
 def tell_unreadable(results: str | Path) -> None:
     """Say how many frames the screen found damaged."""
     found = read_unreadable(results)
     if found:
-        _log.warning("screen: %d frames are damaged; 'frame_status' says so, the first is %d", len(found), min(found))
+        _log.warning(
+            "screen: %d frames are damaged or missing; 'frame_status' says so, the first is %d; once they are mended, "
+            "--retry reads them again",
+            *(len(found), min(found)),
+        )

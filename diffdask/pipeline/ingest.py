@@ -11,7 +11,7 @@ import glob
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,23 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdask.cluster import connect, run_blocks
-from diffdask.errors import BadFrames, BadGeometry, DiffdaskError
+from diffdask.errors import BadFrames, BadGeometry, DiffdaskError, KilledBlock
 from diffdask.io.paths import absolute, as_store, local_path
+from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.pipeline.progress import progress_bar
-from diffdask.planning import Block, pieces_of
 
 if TYPE_CHECKING:
     import zarr
 
     from diffdask.io.crystfel_geometry import GeometryFile
     from diffdask.io.crystfel_stream import Chunk
-    from diffdask.io.frames_writer import BlockPlan, Segment
+    from diffdask.io.frames_writer import Segment
     from diffdask.io.survey import Survey
 
 _log = logging.getLogger(__name__)
-
-#: Rows of the event column read at a time.
-_EVENTS_AT_ONCE = 65536
 
 
 @dataclass(frozen=True)
@@ -106,12 +103,17 @@ def ingest(
         If a stream cannot be used.
     BadStore
         If ``to`` is something else, has another geometry, or is being written.
+    FailedBlocks
+        If storage failed, or something unforeseen; the same command goes on.
+    LostScheduler
+        If the scheduler is gone; the same command goes on.
 
     Notes
     -----
-    A frame that cannot be read becomes zeros and says so in ``frame_status``;
-    the run goes on. ``pixel_is_good`` holds for the whole store: bad regions of
-    the geometry, and the masks of all files. Pixels that are NaN are kept.
+    A frame that cannot be read, and the frames of a block that takes down its
+    workers, become zeros and say so in ``frame_status``; the run goes on.
+    ``pixel_is_good`` holds for the whole store: bad regions of the geometry,
+    and the masks of all files. Pixels that are NaN are kept.
     """
     from diffdask.io.crystfel_geometry import read_geometry
     from diffdask.io.crystfel_stream import read_stream
@@ -145,15 +147,7 @@ def _write(
     *,
     progress: bool,
 ) -> None:
-    from diffdask.io.frames_writer import (
-        blocks_left,
-        finish,
-        plan_frames,
-        store_path,
-        stored_segments,
-        update_column,
-        write_block,
-    )
+    from diffdask.io.frames_writer import finish, plan_frames, stored_segments, update_column
     from diffdask.pipeline.orientations import changed_orientations, tell_unmatched
 
     plan_frames(root, new.segments, new.columns, layout=layout, dtype=surveys[0].dtype)
@@ -163,17 +157,29 @@ def _write(
         for name, values in columns.items():
             update_column(root, name, start, values)
     tell_unmatched(root, chunks)
-    left, total = blocks_left(root), int(root.attrs["planned_frames"])  # type: ignore[arg-type]
-    done = total - sum(stop - start for start, stop in left)
-    task = functools.partial(write_block, path=absolute(store_path(root)))
-    with progress_bar(
-        total, what="ingest", unit="frame", shown=progress, done=done, blocks=len(left), client=client
-    ) as bar:
-        for plan, _ in run_blocks(client, task, _plans(root, left)):
-            bar.update(plan.block[1] - plan.block[0])
+    _write_blocks(client, root, progress=progress)
     unreadable = finish(root)
     if unreadable:
         _log.warning("%d frames could not be read; 'frame_status' says why", unreadable)
+
+
+def _write_blocks(client: Any, root: zarr.Group, *, progress: bool) -> None:
+    """Write all shards that are not there yet, on the cluster."""
+    from diffdask.io.frames_store import MARKS
+    from diffdask.io.frames_writer import planned_blocks, store_path, write_blank, write_planned
+
+    path = absolute(store_path(root))
+    blocks, done, stale = planned_blocks(root)
+    marks = Marks(
+        path,
+        MARKS,
+        flag=functools.partial(write_blank, path=path),
+        flagged=KilledBlock,  # else a mistake of ours that the next version mends would cost raw frames
+        stale=stale,
+        remedy="their files can be ingested into a new store",
+    )
+    task = functools.partial(write_planned, path=path)
+    run_marked(client, task, blocks, done, what="ingest", unit="frame", progress=progress, marks=marks)
 
 
 def _find(sources: str | Path | Sequence[str | Path]) -> list[str]:
@@ -321,22 +327,3 @@ def _update_good_pixels(root: zarr.Group, surveys: list[Survey], layout: Geometr
     lost = update_good_pixels(root, good)
     if lost and int(root.attrs["frame_count"]):  # type: ignore[arg-type]
         _log.warning("%d pixels good so far are masked in further files, and are now bad for all frames", lost)
-
-
-def _plans(root: zarr.Group, blocks: list[Block]) -> Iterator[BlockPlan]:
-    """Say for each block which frames of which files it takes; made as they are asked for."""
-    from diffdask.io.frames_writer import BlockPlan, stored_segments
-
-    kept = int(root.attrs["frame_count"])  # type: ignore[arg-type]
-    segments = stored_segments(root)
-    spans = [(segment.first, segment.first + segment.count) for segment in segments]
-    events, first = np.zeros(0, dtype=object), 0
-    for block in blocks:
-        fresh = (max(block[0], kept), block[1])
-        if not first <= fresh[0] <= fresh[1] <= first + len(events):
-            first = fresh[0]
-            events = np.asarray(root["event"][first : max(first + _EVENTS_AT_ONCE, fresh[1])]).astype(object)  # type: ignore[index]
-        pieces = tuple(
-            (segments[number].path, tuple(events[a - first : b - first])) for number, (a, b) in pieces_of(fresh, spans)
-        )
-        yield BlockPlan(block, kept, pieces)

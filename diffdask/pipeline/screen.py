@@ -17,9 +17,9 @@ import zarr
 from diffdask.cluster import connect, count, tell_counts
 from diffdask.errors import BadStore
 from diffdask.io.frames_store import each_frame, frames_attributes, open_frames, read_frame_columns
-from diffdask.io.marks import mark_block, marked_blocks
+from diffdask.io.marks import mark_block, marked_blocks, noted_blocks
 from diffdask.io.paths import absolute, as_store
-from diffdask.io.results_store import create_results, remove_group, stamp_of, start_group, write_rows
+from diffdask.io.results_store import check_made, create_results, remove_group, stamp_of, start_group, write_rows
 from diffdask.io.storage import storage_at
 from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.pipeline.failed_frames import flag_block, note_unreadable, tell_unreadable
@@ -152,7 +152,7 @@ def screen(
     overwrite
         Throw away what was made with other parameters.
     retry
-        Try blocks of frames again that failed before.
+        Try blocks of frames again that failed before, and those with frames that were damaged or missing.
     on
         Where to run: "laptop", a scheduler's address, or a file of deploy/.
     progress
@@ -260,7 +260,7 @@ def _screen_frames(
     size = int(frames_attributes(frames)["block_frames"])
     count = int(frames_attributes(frames)["frame_count"])
     layout, _ = load_layout(results)
-    start_group(
+    made = start_group(
         results,
         "screen",
         sizes={"frame": count, "ring": layout.sizes["ring"]},
@@ -270,25 +270,27 @@ def _screen_frames(
         constants=layout[["ring_q"]],
     )
     task = functools.partial(
-        _screen_block, frames=absolute(frames), results=absolute(results), how=how, min_peaks=min_peaks
+        _screen_block, frames=absolute(frames), results=absolute(results), made=made, how=how, min_peaks=min_peaks
     )
-    done = marked_blocks(results, "screen")
+    stale = set(noted_blocks(results, "screen")) if retry else set()
+    done = marked_blocks(results, "screen") - stale
     tell_counts(client, **count_screened(results, done, min_peaks=min_peaks))
     flag = functools.partial(flag_block, results=absolute(results))
-    marks = Marks(absolute(results), "screen", flag=flag, retry=retry)
+    marks = Marks(absolute(results), "screen", flag=flag, retry=retry, stale=stale)
     run_marked(client, task, blocks_of(count, size), done, what="screen", unit="frame", progress=progress, marks=marks)
     tell_unreadable(results)
 
 
-def _screen_block(block: Block, *, frames: str, results: str, how: dict[str, Any], min_peaks: int) -> None:
-    """Read, screen, write and mark one block of frames: what a worker does."""
+def _screen_block(block: Block, *, frames: str, results: str, made: str, how: dict[str, Any], min_peaks: int) -> None:
+    """Read, screen, write and mark one block of frames: what a worker does, as long as the group is as it was made."""
     layout, pixels = load_layout(results)
     ds = with_layout(read_frame_columns(frames, *block, columns=_COLUMNS), layout, np.arange(*block))
     status = ds.frame_status.values
     before = status.copy()
     readings = each_frame(frames, *block, status=status)
     screened = screen_frames(ds, pixels=pixels, one_by_one=readings, **how)
-    write_rows(results, "screen", block[0], screened, parameters=how)
+    write_rows(results, "screen", block[0], screened, made=made)
+    check_made(results, "screen", made)  # the mark would count for a group made anew since
     mark_block(results, "screen", block, note=note_unreadable(status, before, block[0]))
     peaky = int((screened.frame_peak_count.values >= min_peaks).sum())
     count(hits=peaky, damaged=int((status != before).sum()))

@@ -224,7 +224,8 @@ def count_peaky_frames(root: zarr.Group, blocks: Sequence[Block], min_peaks: int
 def count_screened(results: str | Path, done: Collection[Block], *, min_peaks: int) -> dict[str, int]:
     """Count what an earlier run of the screen found in the blocks that it did: ``hits`` and ``damaged`` frames."""
     root = zarr.open_group(storage_at(results).zarr_store(), mode="r", use_consolidated=False)
-    return {"hits": count_peaky_frames(root, list(done), min_peaks)[0], "damaged": len(read_unreadable(results))}
+    damaged = len(read_unreadable(results, among=done))
+    return {"hits": count_peaky_frames(root, list(done), min_peaks)[0], "damaged": damaged}
 
 
 def count_diffuse(store: str | Path) -> int | None:

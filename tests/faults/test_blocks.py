@@ -4,7 +4,9 @@ import errno
 import functools
 import json
 import logging
+import math
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,11 +17,16 @@ import pytest
 
 from diffdask.catalogue import catalogue_table
 from diffdask.cluster import connect
-from diffdask.errors import FailedBlocks
+from diffdask.errors import BadStore, FailedBlocks
+from diffdask.io import object_storage
 from diffdask.io.marks import is_marked, mark_block, marked_blocks, quarantined_blocks
+from diffdask.io.results_store import open_group
+from diffdask.pipeline import blocks as blocks_module
 from diffdask.pipeline import screen as module
 from diffdask.pipeline.blocks import Marks, run_marked
 from diffdask.pipeline.failed_frames import read_unreadable
+
+from ..s3_here import Proxy
 
 pytestmark = pytest.mark.faults
 
@@ -43,22 +50,59 @@ def truncate(shard: Path) -> str:
     return "all"
 
 
-@pytest.mark.parametrize("spoil", [spoil_one_frame, truncate])
+def lose(shard: Path) -> str:
+    shard.unlink()
+    return "all"
+
+
+SPOILT = pytest.mark.parametrize("spoil", [spoil_one_frame, truncate, lose])
+
+
+@SPOILT
 def test_a_damaged_chunk_costs_its_frames_only_and_says_why(campaign, tmp_path, spoil, caplog):
     frames, block = campaign.copy_frames(tmp_path / "frames.zarr"), 7
     first = block * campaign.size
     lost = [first] if spoil(shard_of(frames, block)) == "one" else [first, first + 1]
     with caplog.at_level(logging.WARNING, "diffdask"):
         results = campaign.screen(tmp_path / "results.zarr", frames=frames, on="threads")
-    assert f"{len(lost)} frames are damaged" in caplog.text
-    table, expected = catalogue_table(results), catalogue_table(campaign.results)
+    assert f"{len(lost)} frames are damaged or missing" in caplog.text
+    table = catalogue_table(results)
     assert table.index[table.frame_status != "ok"].tolist() == lost
-    assert table.frame_status[lost].str.startswith("unreadable: damaged in the frames store (").all()
+    said = "unreadable: missing in the frames store" if spoil is lose else "unreadable: damaged in the frames store ("
+    assert table.frame_status[lost].str.startswith(said).all()
     assert table.loc[lost, "frame_background"].isna().all()
     assert not table.loc[lost, "frame_is_hit"].any()
-    for name in ("frame_peak_count", "frame_background", "frame_anisotropy"):
-        np.testing.assert_array_equal(table[name].drop(lost), expected[name].drop(lost))
+    campaign.assert_undisturbed(results, but=lost)
     assert read_unreadable(results) == table.frame_status[lost].to_dict()
+
+
+@SPOILT
+@pytest.mark.parametrize("block", [5, 7], ids=["with a hit", "without a hit"])
+def test_frames_that_were_mended_are_read_again_by_a_retry_and_nothing_else_is(campaign, tmp_path, spoil, block):
+    frames, results = campaign.copy_frames(tmp_path / "frames.zarr"), tmp_path / "results.zarr"
+    shard, first = shard_of(frames, block), block * campaign.size
+    spoil(shard)
+    campaign.screen(results, frames=frames, on="threads")
+    assert first in read_unreadable(results)
+    assert first not in open_group(results, "hits").hit_frame.values
+    before = campaign.marks(results)
+    shutil.copy(shard_of(campaign.frames, block), shard)
+    campaign.screen(results, frames=frames, on="threads")  # left alone until told otherwise
+    assert campaign.marks(results) == before
+    campaign.screen(results, frames=frames, on="threads", retry=True)
+    before.pop(f"{first}-{first + campaign.size}")
+    campaign.assert_kept(results, before)
+    assert read_unreadable(results) == {}
+    campaign.assert_undisturbed(results)
+
+
+def test_frames_that_are_still_damaged_are_flagged_again(campaign, tmp_path):
+    frames, results = campaign.copy_frames(tmp_path / "frames.zarr"), tmp_path / "results.zarr"
+    truncate(shard_of(frames, 7))
+    for retry in (False, True):
+        campaign.screen(results, frames=frames, on="threads", retry=retry)
+        assert list(read_unreadable(results)) == [14, 15]
+    campaign.assert_undisturbed(results, but=[14, 15])
 
 
 # blocks that take down their worker -------------------------------------------------------------
@@ -106,6 +150,45 @@ def test_a_block_that_kills_its_workers_is_put_in_quarantine_and_the_rest_is_don
     assert quarantined_blocks(tmp_path, "screen") == {}
     computed = (tmp_path / "computed").read_text().split()
     assert len(computed) == len(set(computed))
+
+
+POISON = """
+import os, signal
+from diffdask.pipeline import screen
+
+def dask_setup(worker):
+    original = screen.each_frame
+
+    def each_frame(frames, start, stop, **options):
+        if start <= 15 < stop and not os.path.exists({antidote!r}):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(frames, start, stop, **options)
+
+    screen.each_frame = each_frame
+"""
+
+
+def test_a_screen_with_a_frame_that_kills_workers_flags_its_block_and_is_else_undisturbed(
+    campaign, start_cluster, tmp_path, caplog
+):
+    preload, antidote, results = tmp_path / "poison.py", tmp_path / "antidote", tmp_path / "results.zarr"
+    preload.write_text(POISON.format(antidote=str(antidote)))
+    cluster = start_cluster(preload=preload)
+    with caplog.at_level(logging.WARNING, "diffdask"):
+        campaign.screen(results, on=cluster.address)
+    assert "1 blocks of 2 frames are in quarantine and flagged as failed" in caplog.text
+    (record,) = quarantined_blocks(results, "screen").values()
+    assert "block (14, 16) took down 4 workers" in record["reason"]
+    table = catalogue_table(results)
+    assert table.index[table.frame_status != "ok"].tolist() == [14, 15]
+    assert (table.frame_status[[14, 15]] == f"failed: {record['reason']}").all()
+    campaign.assert_undisturbed(results, but=[14, 15])
+    before = campaign.marks(results)
+    assert len(before) == campaign.blocks - 1
+    antidote.touch()
+    campaign.screen(results, on=cluster.address, retry=True)
+    campaign.assert_kept(results, before)
+    campaign.assert_undisturbed(results)
 
 
 def test_frames_of_a_block_that_fails_are_flagged_until_a_retry_mends_them(campaign, tmp_path, monkeypatch, caplog):
@@ -231,6 +314,32 @@ def test_a_full_disk_stops_the_run_at_once_and_with_room_it_goes_on(campaign, sm
     campaign.assert_undisturbed(results)
 
 
+def test_s3_that_is_ill_for_longer_than_is_waited_ends_the_run_and_nothing_is_done_twice(
+    short_campaign, bucket, s3, monkeypatch
+):
+    monkeypatch.setattr(object_storage, "PATIENCE", 0.5)
+    monkeypatch.setattr(blocks_module, "PATIENCE", 1.0)
+    mark, marked, results = module.mark_block, [], f"{bucket}/results.zarr"
+
+    def mark_and_fall_ill(store, group, block, **note):
+        mark(store, group, block, **note)
+        marked.append(block)
+        if len(marked) == 5:
+            proxy.refuse_for(math.inf)
+
+    with Proxy(s3) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setattr(module, "mark_block", mark_and_fall_ill)
+        with pytest.raises(FailedBlocks, match=r"503.*the same command"):
+            short_campaign.screen(results, on="threads")
+        proxy.refuse_for(0)
+        assert 5 <= len(marked) < short_campaign.blocks
+        assert set(marked) == marked_blocks(results, "screen")
+        short_campaign.screen(results, on="threads")
+        assert len(marked) == len(set(marked)) == short_campaign.blocks
+        short_campaign.assert_undisturbed(results)
+
+
 # words that are lost -----------------------------------------------------------------------------------
 
 
@@ -257,6 +366,62 @@ def test_a_mark_that_no_longer_holds_is_taken_away_before_the_block_is_done(clie
     options = {"what": "work", "unit": "frame", "progress": False, "marks": Marks(str(tmp_path), "screen")}
     run_marked(client, task, blocks, blocks[:3], **options)
     assert (tmp_path / "computed").read_text().split() == ["3"]
+
+
+def test_a_block_marked_since_it_was_judged_which_are_done_keeps_its_mark_and_is_not_done_again(
+    campaign, tmp_path, monkeypatch
+):
+    """By a worker that a killed run left behind: the screen counts what was found so far between the two."""
+    results, marked_meanwhile = tmp_path / "results.zarr", {}
+    run_all = module.count_screened
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    def mark_one(*arguments, **options):
+        shutil.copytree(campaign.results / "screen", results / "screen", dirs_exist_ok=True, ignore=is_metadata)
+        mark_block(results, "screen", (14, 16))
+        marked_meanwhile.update(campaign.marks(results))
+        return run_all(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "count_screened", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            campaign.screen(results, on="threads")
+    monkeypatch.setattr(module, "count_screened", mark_one)
+    campaign.screen(results, on="threads")
+    campaign.assert_kept(results, marked_meanwhile)
+    campaign.assert_undisturbed(results)
+
+
+def is_metadata(folder, names):
+    return [name for name in names if name == "zarr.json"]
+
+
+@pytest.mark.parametrize("name", ["write_rows", "check_made"], ids=["before it writes", "before it marks"])
+def test_a_worker_of_a_run_whose_layout_was_overwritten_marks_nothing(campaign, tmp_path, monkeypatch, name):
+    """The parameters of the screen are the same: only that it was made anew tells it from the one before."""
+    results = Path(shutil.copytree(campaign.results, tmp_path / "results.zarr"))
+    started = open_group(results, "screen").attrs
+    original, calls = getattr(module, name), []
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    def overwrite_before(*arguments, **options):
+        calls.append(name)
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "count_screened", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                campaign.screen(results, on="threads", polarisation_fraction=0.5, overwrite=True)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(module, name, overwrite_before)
+    how = {"how": started["parameters"], "min_peaks": 3, "made": started["made"]}
+    with pytest.raises(BadStore, match="made anew in the meantime"):
+        module._screen_block((14, 16), frames=str(campaign.frames), results=str(results), **how)
+    assert calls == [name]
+    assert marked_blocks(results, "screen") == set()
 
 
 def test_the_note_of_a_mark_holds_damaged_frames_only(campaign):

@@ -1,7 +1,6 @@
 """kill -9 of a worker, of all workers, of the scheduler, of the driver; early, in the middle and late."""
 
 import signal
-import subprocess
 
 import pytest
 
@@ -22,7 +21,7 @@ def test_a_run_whose_workers_are_killed_ends_as_if_nothing_had_happened(campaign
         client.wait_for_workers(2, timeout=60)
         killer = campaign.at_marks(results, share, getattr(cluster, f"kill_{victims}"))
         campaign.screen(results, on=client)
-    killer.join()
+    killer.wait(60)
     assert 0 < len(killer.before) < campaign.blocks
     campaign.assert_kept(results, killer.before)
     campaign.assert_undisturbed(results)
@@ -36,7 +35,7 @@ def test_a_run_whose_scheduler_is_killed_says_so_and_goes_on_with_another(campai
         killer = campaign.at_marks(results, share, first.kill_scheduler)
         with pytest.raises(LostScheduler, match=r"the scheduler .*every block that is marked is kept.*same command"):
             campaign.screen(results, on=client)
-    killer.join()
+    killer.wait(60)
     assert 0 < len(killer.before) < campaign.blocks
     campaign.screen(results, on="threads")
     campaign.assert_kept(results, killer.before)
@@ -44,12 +43,12 @@ def test_a_run_whose_scheduler_is_killed_says_so_and_goes_on_with_another(campai
 
 
 @POINTS
-def test_a_run_whose_driver_is_killed_goes_on_where_it_stopped(campaign, cluster, tmp_path, share):
+def test_a_run_whose_driver_is_killed_goes_on_where_it_stopped(campaign, cluster, drive, tmp_path, share):
     results = tmp_path / "results.zarr"
-    driver = subprocess.Popen(campaign.command(results, cluster.address), stderr=subprocess.PIPE)
-    campaign.at_marks(results, share, driver.kill).join(timeout=120)
-    driver.communicate(timeout=60)
-    assert driver.returncode == -signal.SIGKILL
+    with drive(campaign.command(results, cluster.address)) as driver:
+        campaign.at_marks(results, share, driver.kill).wait()
+        driver.communicate(timeout=60)
+        assert driver.returncode == -signal.SIGKILL
     before = campaign.marks(results)
     assert 0 < len(before) < campaign.blocks
     campaign.screen(results, on=cluster.address)
@@ -57,12 +56,14 @@ def test_a_run_whose_driver_is_killed_goes_on_where_it_stopped(campaign, cluster
     campaign.assert_undisturbed(results)
 
 
-def test_a_command_whose_scheduler_dies_ends_with_an_error_and_says_how_to_go_on(campaign, start_cluster, tmp_path):
+def test_a_command_whose_scheduler_dies_ends_with_an_error_and_says_how_to_go_on(
+    campaign, start_cluster, drive, tmp_path
+):
     results, cluster = tmp_path / "results.zarr", start_cluster()
-    driver = subprocess.Popen(campaign.command(results, cluster.address), stderr=subprocess.PIPE, text=True)
-    campaign.at_marks(results, 0.2, cluster.kill_scheduler).join(timeout=120)
-    told = driver.communicate(timeout=120)[1]
-    assert driver.returncode == 1
+    with drive(campaign.command(results, cluster.address), text=True) as driver:
+        campaign.at_marks(results, 0.2, cluster.kill_scheduler).wait()
+        told = driver.communicate(timeout=120)[1]
+        assert driver.returncode == 1
     last = told.splitlines()[-1]
     assert last.startswith("diffdask screen: the scheduler")
     assert last.endswith("which goes on where it stopped")

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -210,6 +211,37 @@ def test_a_store_that_vanishes_is_no_blank_frames(store):
     store.rename(store.with_name("elsewhere"))
     with pytest.raises((FileNotFoundError, BadStore)):
         list(frames)
+
+
+def test_frames_of_a_shard_that_is_missing_say_so_and_are_no_blank_frames(store, tiny):
+    (store / "adu" / "c" / "1" / "0" / "0" / "0").unlink()
+    status = np.array(["ok"] * 11, dtype=object)
+    status[5] = "no photon energy: found nan"
+    read = np.stack(list(each_frame(store, 2, 11, status=status[2:])))
+    expected = tiny.panels(11)
+    expected[4:8] = 0
+    np.testing.assert_array_equal(read, expected[2:])
+    missing = "unreadable: missing in the frames store"
+    assert (
+        status.tolist()
+        == ["ok"] * 4 + [missing, f"{missing}; no photon energy: found nan", missing, missing] + ["ok"] * 3
+    )
+    with pytest.raises(BadFrames, match=r"frame 4 of .* is missing: put 'adu/c/1/0/0/0' back there"):
+        list(each_frame(store, 0, 11))
+    with pytest.raises(BadFrames, match=r"frame 6 of .* is missing"):
+        take_frames(store, [3, 6])
+    assert take_frames(store, [3, 8]).sizes["frame"] == 2
+
+
+def test_frames_that_are_really_blank_are_not_missing(tiny):
+    path = tiny.write("a.cxi", 4)
+    with h5py.File(path, "r+") as file:
+        file["/entry_1/data_1/data"][...] = 0
+    to = ingest(path, geometry=tiny.geometry, to=tiny.folder / "b.zarr", block_frames=4, on="threads", progress=False)
+    status = np.array(["ok"] * 4, dtype=object)
+    assert not np.any(list(each_frame(to, 0, 4, status=status)))
+    assert set(status) == {"ok"}
+    assert not take_frames(to, [0, 3]).adu.values.any()
 
 
 def test_only_the_columns_asked_for_are_read(store):

@@ -9,6 +9,7 @@ import diffdask.io.results_store as module
 from diffdask.errors import BadStore
 from diffdask.io.marks import mark_block, marked_blocks
 from diffdask.io.results_store import (
+    check_made,
     create_results,
     finish_group,
     frames_path,
@@ -52,7 +53,7 @@ def start(results, *, count=5, snr=6.0, **options):
     sizes = {"frame": count, "ring": 3}
     constants = wrap(ring_q=np.array([0.1, 0.2, 0.3]))
     options = {"names": NAMES, "block": 2, "parameters": {"snr": snr, "bins": (1, 2)}, **options}
-    start_group(results, "screen", sizes=sizes, constants=constants, **options)
+    return start_group(results, "screen", sizes=sizes, constants=constants, **options)
 
 
 def rows(count, seed=0):
@@ -124,12 +125,18 @@ def test_rows_go_to_the_group_that_is_there_now_not_to_one_that_was(results):
 
 
 def test_a_worker_that_outlived_its_run_cannot_write_to_a_group_made_anew(results):
-    start(results)
-    write_rows(results, "screen", 0, rows(2), parameters={"snr": 6.0, "bins": (1, 2)})
+    made = start(results)
+    write_rows(results, "screen", 0, rows(2), made=made)
+    assert start(results, count=7) == made  # grown, and still the same
+    check_made(results, "screen", made)
     remove_group(results, "screen")
-    start(results, snr=7.0)
-    with pytest.raises(BadStore, match="made anew with other parameters in the meantime"):
-        write_rows(results, "screen", 0, rows(2), parameters={"snr": 6.0, "bins": (1, 2)})
+    start(results)  # with the same parameters, from another layout
+    for outlived in (
+        lambda: write_rows(results, "screen", 0, rows(2), made=made),
+        lambda: check_made(results, "screen", made),
+    ):
+        with pytest.raises(BadStore, match="has been made anew in the meantime"):
+            outlived()
     assert np.isnan(open_unfinished(results, "screen").frame_anisotropy.values).all()
 
 

@@ -160,15 +160,23 @@ def test_an_object_that_is_held_is_asked_for_once(bucket, ill_s3):
     root.create_array("adu", shape=(8, 6), chunks=(1, 6), shards=(8, 6), dtype="int16")[...] = values
     array = zarr.open_group(storage.zarr_store(), mode="r", use_consolidated=False)["adu"]
     ill_s3.requests.clear()
-    with storage.holding("adu/c/0/0"), storage.holding("adu/c/0/0"):
+    with storage.holding("adu/c/0/0") as is_there, storage.holding("adu/c/0/0") as is_still_there:
+        assert is_there is is_still_there is True
         np.testing.assert_array_equal(array[2:4], values[2:4])
         np.testing.assert_array_equal(array[7], values[7])
         np.testing.assert_array_equal(array[...], values)
     assert len(ill_s3.requests) == 1
     np.testing.assert_array_equal(array[7], values[7])
     assert len(ill_s3.requests) > 1
-    with storage.holding("adu/c/9/0"):
-        assert not array.attrs
+    with storage.holding("adu/c/9/0") as is_there:
+        assert is_there is False
+
+
+def test_a_file_that_is_held_says_whether_it_is_there(tmp_path):
+    storage_at(tmp_path).write_text("shard", "x")
+    for name in ("shard", "lost"):
+        with storage_at(tmp_path).holding(name) as is_there:
+            assert is_there == (name == "shard")
 
 
 def test_s3_that_says_503_for_a_while_is_asked_again(bucket, ill_s3):

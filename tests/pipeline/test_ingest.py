@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from diffdask.errors import BadFrames, BadGeometry, BadStore, BadStream
+from diffdask.errors import BadFrames, BadGeometry, BadStore, BadStream, DiffdaskError
 from diffdask.io import frames_writer
 from diffdask.io.crystfel_geometry import file_frame_shape, read_geometry, take_panels
 from diffdask.io.frames_store import open_frames
@@ -170,8 +170,8 @@ def test_a_file_that_grew_gives_its_new_frames_only(tiny, put):
     assert len(set(ds.frame_id.values)) == 9
 
 
-class Stopped(RuntimeError):
-    """Stands for a kill."""
+class Stopped(DiffdaskError):
+    """Stands for a kill: it ends the run at once."""
 
 
 def stop_at(monkeypatch, name, call):

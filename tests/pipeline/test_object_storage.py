@@ -121,14 +121,14 @@ def test_an_ingest_that_was_stopped_goes_on_where_it_stopped(small, local, bucke
 
     def stop_after_two(store, group, block, **note):
         if len(done) == 2:
-            raise RuntimeError("stopped")
+            raise BadStore("stopped")
         done.append(block)
         mark_block(store, group, block, **note)
 
     mark_block = frames_writer.mark_block
     with monkeypatch.context() as patched:
         patched.setattr(frames_writer, "mark_block", stop_after_two)
-        with pytest.raises(RuntimeError, match="stopped"):
+        with pytest.raises(BadStore, match="stopped"):
             bring(small, f"{bucket}/frames.zarr")
     with pytest.raises(BadStore, match=r"unfinished \(2 blocks written, 46 frames planned\)"):
         open_frames(f"{bucket}/frames.zarr")

@@ -129,14 +129,17 @@ def mark_slowly(*arguments, **note):
 module.mark_block = mark_slowly
 module.screen({str(small.frames)!r}, results={str(results)!r}, progress=False, on="threads", **{small.parameters!r})
 """
-    driver = subprocess.Popen([sys.executable, "-c", script])
+    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     started = time.monotonic()
-    while len(marked_blocks(results, "screen")) < 2:
-        assert driver.poll() is None
-        assert time.monotonic() - started < 60
-        time.sleep(0.02)
-    driver.kill()
-    assert driver.wait() == -signal.SIGKILL
+    try:
+        while len(marked_blocks(results, "screen")) < 2:
+            assert driver.poll() is None
+            assert time.monotonic() - started < 60
+            time.sleep(0.02)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert driver.returncode == -signal.SIGKILL
     done = mark_times(results, "screen")
     assert len(done) < 6
     with pytest.raises(BadStore, match="not finished"):

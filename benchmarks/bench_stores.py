@@ -71,8 +71,9 @@ def decode(campaign: Campaign, client: Any, *, at_a_time: int = BLOCK_FRAMES) ->
 def screen(campaign: Campaign, client: Any) -> Callable[[], None]:
     """What workers do in the verb ``screen``: read, screen, write and mark."""
     paths = {"frames": str(campaign.frames), "results": str(campaign.results)}
-    how = open_unfinished(campaign.results, "screen").attrs["parameters"]
-    return _over_all_blocks(client, functools.partial(pipeline._screen_block, **paths, how=how, min_peaks=5))
+    of_group = open_unfinished(campaign.results, "screen").attrs
+    given = {"made": of_group["made"], "how": of_group["parameters"], "min_peaks": 5}
+    return _over_all_blocks(client, functools.partial(pipeline._screen_block, **paths, **given))
 
 
 def _over_all_blocks(client: Any, task: Callable[[Any], None]) -> Callable[[], None]:

@@ -27,15 +27,16 @@ def held(kind):
     return 1024 * int(re.search(kind + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 
 frames, results, size, count = *sys.argv[1:3], *map(int, sys.argv[3:])
-how = open_screen(results).attrs["parameters"]
+of_group = open_screen(results).attrs
+given = dict(frames=frames, results=results, made=of_group["made"], how=of_group["parameters"], min_peaks=5)
 load_layout(results)
-screen._screen_block((0, 1), frames=frames, results=results, how=how, min_peaks=5)  # compiles
+screen._screen_block((0, 1), **given)  # compiles
 gc.collect()
 idle = held("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
 for _ in range(3):
     for start in range(0, count, size):
-        screen._screen_block((start, start + size), frames=frames, results=results, how=how, min_peaks=5)
+        screen._screen_block((start, start + size), **given)
 sys.stdout.write(str(held("VmHWM") - idle))
 """
 

@@ -9,13 +9,14 @@ from typing import Any
 from diffdask.cluster.address import open_address
 from diffdask.cluster.laptop import open_threads
 from diffdask.cluster.places import KINDS, find_place
+from diffdask.cluster.running import ALLOWED_FAILURES
 
 #: Tasks that the dashboard and the performance report show. Dask keeps 100 000, some 100 MB of a scheduler that shall
 #: not grow with the frames.
 _TASKS_SHOWN = 10_000
 
 _CONFIG = {
-    "distributed.scheduler.allowed-failures": 2,  # three tries of a block that takes down its worker
+    "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
     "distributed.scheduler.dashboard.status.task-stream-length": 1000,
     "distributed.scheduler.dashboard.tasks.task-stream-length": _TASKS_SHOWN,
 }

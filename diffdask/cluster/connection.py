@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from diffdask.cluster.address import open_address
+from diffdask.cluster.address import open_bare
 from diffdask.cluster.laptop import open_threads
 from diffdask.cluster.places import KINDS, find_place
 from diffdask.cluster.running import ALLOWED_FAILURES
@@ -31,8 +31,8 @@ def connect(on: Any = None) -> Iterator[Any]:
     on
         ``None`` or ``"laptop"``: one process a core on this machine (an open
         client is used if there is one). ``"threads"``: threads of this process.
-        ``"tcp://..."`` or ``"tls://..."``: a running scheduler. A path to a TOML
-        file: the place it describes. A ``distributed.Client``: that one.
+        ``"tls://..."``, or on this machine ``"tcp://..."``: a running scheduler. A
+        path to a TOML file: the place it describes. A ``distributed.Client``: that one.
 
     Yields
     ------
@@ -64,6 +64,6 @@ def connect(on: Any = None) -> Iterator[Any]:
 
 def _open_client(on: str, stack: contextlib.ExitStack) -> Any:
     if "://" in on:
-        return open_address(on)  # with what TLS files Dask's own configuration names
+        return open_bare(on)  # with what TLS files Dask's own configuration names
     place = find_place(on)
     return open_threads(stack) if place["where"] == "threads" else KINDS[place["where"]].open_client(place, stack)

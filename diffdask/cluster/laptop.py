@@ -72,6 +72,9 @@ def open_threads(stack: contextlib.ExitStack) -> Any:
         processes=False,
         n_workers=1,
         threads_per_worker=core_count(),
+        # a limit would be held against all of this process: what else it holds, as a notebook's arrays, would pause
+        # the only worker at 80 %, and nothing would ever run again
+        memory_limit=0,
         dashboard_address=ANY_PORT,
         worker_dashboard_address=ANY_PORT,
     )

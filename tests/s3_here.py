@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -39,14 +40,24 @@ def serve_s3(bucket: str = "tests") -> Iterator[str]:
         env=environment,
     )
     try:
-        endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
-        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT")).close()
+        endpoint = f"http://127.0.0.1:{_read_port(server)}"
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT"), timeout=30).close()
         yield endpoint
     finally:
         server.stdin.close()
         server.stdout.close()
         server.kill()
-        server.wait()
+        server.wait(10)
+
+
+def _read_port(server: subprocess.Popen[str], seconds: float = 90.0) -> int:
+    """Read what the server prints once it listens; moto takes its time to be imported."""
+    assert server.stdout is not None
+    is_told, _, _ = select.select([server.stdout], [], [], seconds)
+    assert is_told, f"no S3 after {seconds:g} s"
+    line = server.stdout.readline()
+    assert line, f"the S3 ended with {server.wait(10)}"
+    return int(line)
 
 
 def environment(endpoint: str) -> dict[str, str]:
@@ -86,7 +97,7 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(10)
 
     def refuse_for(self, seconds: float) -> None:
         """Answer 503 SlowDown to all that comes, for a while."""
@@ -106,7 +117,7 @@ class Proxy:
                     proxy.refused += 1
                     return self.answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
                 proxy.requests.append((self.command, self.path))
-                connection = http.client.HTTPConnection(proxy.behind)
+                connection = http.client.HTTPConnection(proxy.behind, timeout=60)
                 connection.request(self.command, self.path, body=body or None, headers=dict(self.headers))
                 answer = connection.getresponse()
                 given = answer.read()

@@ -47,7 +47,7 @@ def test_nothing_listens_to_the_network_and_the_dashboard_answers_here(place):
         assert client.dashboard_link.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(client.dashboard_link, timeout=20) as page:
             assert page.status == 200
-    assert not listening() - before
+    assert wait_until(lambda: not listening() - before)
 
 
 def test_threads_stay_in_this_process(client):
@@ -55,6 +55,11 @@ def test_threads_stay_in_this_process(client):
 
     assert client.submit(os.getpid).result() == os.getpid()
     assert sum(client.nthreads().values()) >= 1
+
+
+def test_threads_are_not_paused_for_what_else_this_process_holds(client):
+    (worker,) = client.scheduler_info()["workers"].values()
+    assert not worker["memory_limit"]
 
 
 def test_a_running_scheduler_is_used_and_left_running():
@@ -88,7 +93,7 @@ def test_an_error_inside_closes_what_was_opened():
     before = listening()
     with pytest.raises(ZeroDivisionError), connect("threads"):
         raise ZeroDivisionError
-    assert not listening() - before
+    assert wait_until(lambda: not listening() - before)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """SIGTERM on a real process: a clean end, and the same command goes on."""
 
+import contextlib
 import json
 import os
 import signal
@@ -48,11 +49,23 @@ def test_other_threads_are_left_alone():
     assert seen == [before]
 
 
+@contextlib.contextmanager
+def ended(command, **options):
+    """Start a process that is gone in the end with all that it started, whatever the test found."""
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+
 def test_a_run_that_gets_sigterm_ends_its_workers_and_says_how_to_go_on(tmp_path):
     (tmp_path / "job.toml").write_text(JOB)
     (tmp_path / "place.toml").write_text('where = "laptop"\nworkers = 1\n')
     command = [sys.executable, "-m", "diffdask", "run", "job.toml", "--on", "place.toml", "--folder", "made"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    with open(tmp_path / "stderr", "w") as printed, ended(command, cwd=tmp_path, stderr=printed) as process:
         stop = time.monotonic() + 90
         while not list((tmp_path / "made" / "simulated").glob("*.cxi")):
             assert time.monotonic() < stop
@@ -61,7 +74,8 @@ def test_a_run_that_gets_sigterm_ends_its_workers_and_says_how_to_go_on(tmp_path
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
+        process.wait(timeout=60)
+    told = (tmp_path / "stderr").read_text()
     assert process.returncode == EXIT_CODE == 143
     assert told.endswith("diffdask run: ended by SIGTERM; the same command goes on where it stopped\n")
     assert "Traceback" not in told

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 from typing import Any
 
 from diffdask.cluster.capacity import Capacity
-from diffdask.cluster.keys import Key
+from diffdask.cluster.keys import Key, fill_in
 from diffdask.cluster.security import security_of_files
 from diffdask.errors import BadJob
 
@@ -29,7 +30,7 @@ def open_client(place: dict[str, Any], stack: contextlib.ExitStack) -> Any:
     address = place["address"]
     if not place["tls"]:
         return open_address(address)
-    if not address.startswith("tls://"):
+    if not is_tls(address):
         raise BadJob(
             f"address = '{address}' is without TLS: {_OPEN}. Start the scheduler with TLS and write tls://..., "
             "or say tls = false"
@@ -37,6 +38,27 @@ def open_client(place: dict[str, Any], stack: contextlib.ExitStack) -> Any:
     return open_address(
         address, security=security_of_files(ca=place["ca"], certificate=place["certificate"], key=place["key"])
     )
+
+
+def place_of(address: str) -> dict[str, Any]:
+    """Describe the place of an address that is given without a file; TLS is what its scheme says."""
+    return fill_in({"address": address, "tls": is_tls(address)}, KEYS, path="")
+
+
+def open_bare(address: str) -> Any:
+    """Connect to an address that is given without a file: with TLS, or on this machine.
+
+    Raises
+    ------
+    BadJob
+        If it is another machine's and without TLS, or no scheduler answers.
+    """
+    if not (is_tls(address) or _is_local(address)):
+        raise BadJob(
+            f"'{address}' is without TLS: {_OPEN}. Start the scheduler with TLS and give tls://..., or write a place "
+            f'file with these three lines, and give its path: where = "address" / address = "{address}" / tls = false'
+        )
+    return open_address(address)
 
 
 def capacity(place: dict[str, Any]) -> Capacity:
@@ -56,23 +78,35 @@ def open_address(address: str, *, security: Any = None) -> Any:
     """
     import distributed
 
-    if address.startswith("tcp://") and not _is_local(address):
+    if not (is_tls(address) or _is_local(address)):
         _log.warning("the scheduler at %s is without TLS: %s", address, _OPEN)
     security = security or distributed.Security()
     # asked now: a client that fails on it half-way is waited for, for a minute, when it is thrown away
-    if address.startswith("tls://") and security.get_connection_args("client")["ssl_context"] is None:
+    if is_tls(address) and security.get_connection_args("client")["ssl_context"] is None:
         raise BadJob(
             f"'{address}' needs certificates: give --on a place file with where = \"address\", ca, certificate and "
             "key; deploy/address.toml is one"
         )
     try:
         return distributed.Client(address, security=security, set_as_default=False)
-    except (OSError, ValueError) as error:  # ValueError: a protocol that Dask does not know
+    except (OSError, ValueError, MemoryError) as error:
+        # ValueError: a protocol that Dask does not know; MemoryError: an answer such as HTTP/1.1, taken for a length
         raise BadJob(
             f"no scheduler answers at '{address}': {error}; is it running, and reachable from here?"
         ) from error
 
 
+def is_tls(address: str) -> bool:
+    """Whether what is sent to an address is encrypted."""
+    return address.startswith(("tls://", "wss://"))
+
+
 def _is_local(address: str) -> bool:
-    host = address.split("://", 1)[1].rsplit(":", 1)[0]
-    return host in ("localhost", "::1", "[::1]") or host.startswith("127.")
+    scheme, _, where = address.partition("://")
+    host = where.rsplit(":", 1)[0].strip("[]")
+    if scheme == "inproc" or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, be it one that begins like an address of this machine
+        return False

@@ -6,16 +6,17 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from diffdask.cluster.address import open_address
+from diffdask.cluster.address import open_bare
 from diffdask.cluster.laptop import open_threads
 from diffdask.cluster.places import KINDS, find_place
+from diffdask.cluster.running import ALLOWED_FAILURES
 
 #: Tasks that the dashboard and the performance report show. Dask keeps 100 000, some 100 MB of a scheduler that shall
 #: not grow with the frames.
 _TASKS_SHOWN = 10_000
 
 _CONFIG = {
-    "distributed.scheduler.allowed-failures": 2,  # three tries of a block that takes down its worker
+    "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
     "distributed.scheduler.dashboard.status.task-stream-length": 1000,
     "distributed.scheduler.dashboard.tasks.task-stream-length": _TASKS_SHOWN,
 }
@@ -30,8 +31,8 @@ def connect(on: Any = None) -> Iterator[Any]:
     on
         ``None`` or ``"laptop"``: one process a core on this machine (an open
         client is used if there is one). ``"threads"``: threads of this process.
-        ``"tcp://..."`` or ``"tls://..."``: a running scheduler. A path to a TOML
-        file: the place it describes. A ``distributed.Client``: that one.
+        ``"tls://..."``, or on this machine ``"tcp://..."``: a running scheduler. A
+        path to a TOML file: the place it describes. A ``distributed.Client``: that one.
 
     Yields
     ------
@@ -63,6 +64,6 @@ def connect(on: Any = None) -> Iterator[Any]:
 
 def _open_client(on: str, stack: contextlib.ExitStack) -> Any:
     if "://" in on:
-        return open_address(on)  # with what TLS files Dask's own configuration names
+        return open_bare(on)  # with what TLS files Dask's own configuration names
     place = find_place(on)
     return open_threads(stack) if place["where"] == "threads" else KINDS[place["where"]].open_client(place, stack)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from diffdask.cluster.running import ALLOWED_FAILURES
 from diffdask.errors import BadJob
 from diffdask.version import __version__
 
@@ -136,6 +137,7 @@ def dask_cluster(place: Mapping[str, Any], *, tls_secret: str) -> dict[str, Any]
         *("--local-directory", "/tmp", "--death-timeout", "300"),
     ]
     from_address = [{"name": "DASK_SCHEDULER_ADDRESS", "value": address}]
+    tries = [{"name": "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "value": str(ALLOWED_FAILURES)}]
     return {
         "apiVersion": "kubernetes.dask.org/v1",
         "kind": "DaskCluster",
@@ -147,7 +149,7 @@ def dask_cluster(place: Mapping[str, Any], *, tls_secret: str) -> dict[str, Any]
         "spec": {
             "scheduler": {
                 "service": _service(place["name"]),
-                "spec": _pod(place, tls_secret, "scheduler", scheduler, memory=place["scheduler_memory"]),
+                "spec": _pod(place, tls_secret, "scheduler", scheduler, memory=place["scheduler_memory"], env=tries),
             },
             "worker": {
                 "replicas": place["workers"],

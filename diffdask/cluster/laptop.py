@@ -17,6 +17,11 @@ ANY_PORT = "127.0.0.1:0"
 #: every frame is paged in anew, which can double the time of decoding. Buffers above the second go back nevertheless.
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": 128 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
 
+#: Dask looks 15 s after each loss of a worker whether one of its name is there, and if not, does away with its nanny,
+#: be it about to start the worker again after a later loss. Then nobody ever starts it, and a run whose workers die now
+#: and then would wait for ever. A nanny brings its worker back by itself, so it is left to do so.
+_NANNIES_STAY = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+
 KEYS = {
     "workers": Key(0, "worker processes; 0: one a core"),
     "threads": Key(1, "threads of a worker"),
@@ -32,7 +37,7 @@ def open_client(place: dict[str, Any], stack: contextlib.ExitStack) -> Any:
     import distributed
 
     spawned = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MALLOC.items()}
-    stack.enter_context(dask.config.set(spawned))
+    stack.enter_context(dask.config.set(spawned | _NANNIES_STAY))
     tls = {"protocol": "tls://", "security": temporary_security()} if place["tls"] else {}
     cluster = distributed.LocalCluster(
         n_workers=place["workers"] or core_count(),
@@ -72,6 +77,9 @@ def open_threads(stack: contextlib.ExitStack) -> Any:
         processes=False,
         n_workers=1,
         threads_per_worker=core_count(),
+        # a limit would be held against all of this process: what else it holds, as a notebook's arrays, would pause
+        # the only worker at 80 %, and nothing would ever run again
+        memory_limit=0,
         dashboard_address=ANY_PORT,
         worker_dashboard_address=ANY_PORT,
     )

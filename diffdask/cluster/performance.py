@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,22 @@ def report_performance(client: Any, to: str | Path, *, title: str = "") -> Itera
     from distributed import performance_report
 
     report = performance_report(filename=str(to), mode="inline")
-    with client.as_current():
-        client.sync(report.__aenter__)
+    is_begun = _done(client, to, report.__aenter__)
     try:
         yield
     finally:
-        try:
-            if client.status != "running":  # it would be waited for
-                raise OSError("the scheduler is gone")
-            with client.as_current():
-                client.sync(report.__aexit__, None, None, None, code=html.escape(title), callback_timeout=60)
-        except (OSError, RuntimeError) as error:
-            _log.warning("no performance report in '%s': %s", to, error)
+        if is_begun:
+            _done(client, to, report.__aexit__, None, None, None, code=html.escape(title))
+
+
+def _done(client: Any, to: str | Path, what: Callable[..., Any], *arguments: Any, **options: Any) -> bool:
+    """Whether Dask did it, within a minute; what it raises else, of whatever kind, is not worth a run."""
+    try:
+        if client.status != "running":  # it would be waited for
+            raise OSError("the scheduler is gone")
+        with client.as_current():
+            client.sync(what, *arguments, callback_timeout=60, **options)
+    except Exception as error:
+        _log.warning("no performance report in '%s': %s: %s", to, type(error).__name__, error)
+        return False
+    return True

@@ -48,7 +48,7 @@ def find_place(on: str | Path | None) -> dict[str, Any]:
     if on is None or str(on) in ("laptop", "threads"):
         return {"where": str(on or "laptop"), **fill_in({}, laptop.KEYS, path="")}
     if "://" in str(on):
-        return {"where": "address", **fill_in({"address": str(on)}, address.KEYS, path="")}
+        return {"where": "address", **address.place_of(str(on))}
     return read_place(on)
 
 

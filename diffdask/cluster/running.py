@@ -24,6 +24,9 @@ Block = TypeVar("Block")
 #: milliseconds wait for the scheduler instead.
 BLOCKS_IN_FLIGHT_PER_THREAD = 16
 
+#: Workers that a block may take down before Dask gives it up, less one: three tries.
+ALLOWED_FAILURES = 2
+
 #: How often to count workers, which come and go, s.
 _COUNT_EVERY = 5.0
 
@@ -127,12 +130,15 @@ def _run_window(
     running: dict[Any, Block] = {}
     finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
+    def start(block: Block) -> None:
+        future = client.submit(task, block, pure=False)
+        running[future] = block
+        future.add_done_callback(finished.put)
+
     def fill() -> None:
         with _lost_is_said(client):
             for block in itertools.islice(blocks, max(0, room.count() - len(running))):
-                future = client.submit(task, block, pure=False)
-                running[future] = block
-                future.add_done_callback(finished.put)
+                start(block)
 
     try:
         fill()
@@ -142,10 +148,13 @@ def _run_window(
             except queue.Empty:
                 fill()
                 continue
-            block, error, result = running.pop(future), _error_of(future), None
-            if error is None and wants_results:
+            block = running.pop(future)
+            if future.status in _UNDONE:
+                future.release()
                 with _lost_is_said(client):
-                    result = future.result()
+                    start(block)
+                continue
+            error, result = _outcome_of(client, future, wants_results)
             future.release()
             fill()
             if error is None:
@@ -157,12 +166,24 @@ def _run_window(
             client.cancel(list(running), force=True)
 
 
-def _error_of(future: Any) -> BaseException | None:
-    """What a task raised, if it did; :class:`LostScheduler` if that will never be known."""
-    if future.status not in ("finished", "error"):
+#: Of a block that was done until the worker that held its result died. It is submitted again: what is marked is not
+#: computed anew. Dask would do that by itself, but the callback of this future was called already.
+_UNDONE = ("lost", "pending")
+
+
+def _outcome_of(client: Any, future: Any, wants_result: bool) -> tuple[BaseException | None, Any]:
+    """What a task raised, and what it returned; :class:`LostScheduler` if that will never be known."""
+    if future.status == "cancelled":
         raise LostScheduler(_LOST.format("cancelled what it was doing, or is gone"))
-    error: BaseException | None = future.exception() if future.status == "error" else None
-    return error
+    with _lost_is_said(client):
+        if future.status == "error":
+            return future.exception(), None
+        try:
+            return None, future.result() if wants_result else None
+        except Exception as error:
+            if future.status != "error":
+                raise
+            return error, None  # its result was lost, and it failed when it was computed once more
 
 
 @contextlib.contextmanager

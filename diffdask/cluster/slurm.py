@@ -11,6 +11,7 @@ import logging
 import re
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from diffdask.cluster.capacity import Capacity
 from diffdask.cluster.keys import Key
 from diffdask.cluster.laptop import ANY_PORT, LOCAL_LINK, MALLOC
 from diffdask.cluster.security import security_in
-from diffdask.cluster.slurm_jobs import JOB_NAME, JobKeeper
+from diffdask.cluster.slurm_jobs import JOB_NAME, JobKeeper, is_hopeless
 from diffdask.errors import BadJob
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,11 @@ _MARGIN = (0.1, 300.0)
 #: so that never all of them are gone at once.
 _STAGGER = 0.15
 
-_TOLD_EVERY = 300.0
+#: Until it is first told that no worker is there yet, and between two times, s.
+_TOLD_FIRST, _TOLD_EVERY = 30.0, 300.0
+
+#: How long a SLURM that does not do as asked is borne before there is any worker, s.
+_PATIENCE = 900.0
 
 
 def open_client(place: dict[str, Any], stack: contextlib.ExitStack) -> Any:
@@ -60,7 +65,7 @@ def open_client(place: dict[str, Any], stack: contextlib.ExitStack) -> Any:
     Raises
     ------
     BadJob
-        If dask-jobqueue or SLURM is not there, or SLURM refuses the jobs.
+        If dask-jobqueue or SLURM is not there, SLURM refuses the jobs, or none of them will ever start.
     """
     import dask
     import distributed
@@ -191,15 +196,32 @@ def _cluster_type() -> Any:
 
 
 def _await_first_worker(client: Any, keeper: JobKeeper, *, log_folder: str) -> None:
-    """Wait for as long as the queue takes, but not for jobs that end before a worker starts."""
-    tell_at = time.monotonic() + 30
+    """Wait for as long as the queue takes, but not for jobs of which none will become a worker."""
+    tell_at = time.monotonic() + _TOLD_FIRST
     while not client.nthreads():
-        if keeper.ended_count >= 3 * keeper.jobs:
-            raise BadJob(
-                f"{keeper.ended_count} worker jobs ended before a worker started; what they printed is in "
-                f"'{log_folder}' (often: Python or a module is missing there, or nodes cannot reach this machine)"
-            )
+        _check_hope(keeper, log_folder)
         if time.monotonic() > tell_at:
-            _log.info("no worker yet; 'squeue --me' shows the %d worker jobs that wait", keeper.jobs)
+            _log.info("no worker yet; worker jobs wait: %s", _told_reasons(keeper) or "SLURM has not said why")
             tell_at = time.monotonic() + _TOLD_EVERY
         time.sleep(0.5)
+
+
+def _check_hope(keeper: JobKeeper, log_folder: str) -> None:
+    if keeper.ended_count >= 3 * keeper.jobs:
+        raise BadJob(
+            f"{keeper.ended_count} worker jobs ended before a worker started; what they printed is in "
+            f"'{log_folder}' (often: Python or a module is missing there, or nodes cannot reach this machine)"
+        )
+    if keeper.reasons and all(map(is_hopeless, keeper.reasons.values())):
+        raise BadJob(
+            f"no worker job will start by itself; SLURM says why: {_told_reasons(keeper)}. Change queue, account, "
+            "cores, memory, walltime or directives of the place, or ask those who run SLURM"
+        )
+    silent = time.monotonic() - keeper.answered
+    if keeper.trouble and silent > _PATIENCE:
+        raise BadJob(f"for {silent / 60:.0f} min SLURM did not do as asked: {keeper.trouble}; does 'squeue --me' work?")
+
+
+def _told_reasons(keeper: JobKeeper) -> str:
+    """How many jobs wait for what, in SLURM's words."""
+    return ", ".join(f"{count} x {reason}" for reason, count in Counter(keeper.reasons.values()).most_common())

@@ -31,8 +31,8 @@ def watch(client: Any) -> bool:
     Returns
     -------
     bool
-        Whether it does. A scheduler that cannot, because diffdask is not installed where it runs or it takes no code
-        from clients, is told once and is no error: start it with ``--preload diffdask.cluster.preload``.
+        Whether it does. A scheduler that cannot, as when diffdask is not installed where it runs, is told once and is
+        no error.
     """
     if client not in _LISTENING:
         from diffdask.cluster.plugin import NAME, Watching

@@ -71,6 +71,14 @@ def test_tls_is_on_off_the_laptop():
         assert KINDS[where].KEYS["tls"].default is True
 
 
+@pytest.mark.parametrize(
+    ("address", "tls"), [("tls://node042:8786", True), ("tcp://node042:8786", False), ("inproc://10.0.0.1/7/1", False)]
+)
+def test_the_place_of_an_address_tells_what_its_scheme_says_of_tls(address, tls):
+    place = find_place(address)
+    assert (place["where"], place["address"], place["tls"]) == ("address", address, tls)
+
+
 def test_nothing_is_open_to_the_network_by_default():
     for where in ("laptop", "slurm"):
         assert KINDS[where].KEYS["dashboard"].default.startswith("127.0.0.1:")

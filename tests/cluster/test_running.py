@@ -1,7 +1,10 @@
 """What of :func:`run_blocks` is not in tests/test_cluster.py: failures, and a scheduler that is gone."""
 
+import os
+import signal
 import time
 
+import psutil
 import pytest
 from distributed import Future
 
@@ -63,3 +66,64 @@ def test_work_that_somebody_cancels_is_not_taken_for_done(client):
     client.cancel([Future(key, client) for key in list(client.futures)], force=True)
     with pytest.raises(LostScheduler, match="cancelled what it was doing"):
         list(found)
+
+
+@pytest.mark.parametrize("wants_results", [True, False])
+@pytest.mark.parametrize("spoil", ["lose", "reset"])
+def test_a_result_that_is_lost_before_it_was_looked_at_is_made_again(client, monkeypatch, spoil, wants_results):
+    submit, lost = client.submit, []
+
+    def submit_and_lose(*arguments, **options):
+        future = submit(*arguments, **options)
+        if len(lost) < 3:
+            lost.append(future.key)
+            tell = future.add_done_callback
+            future.add_done_callback = lambda put: tell(lambda done: (getattr(done._state, spoil)(), put(done)))
+        return future
+
+    monkeypatch.setattr(client, "submit", submit_and_lose)
+    found = list(run_blocks(client, wait_and_give, range(8), in_flight=4, wants_results=wants_results))
+    assert sorted(block for block, _ in found) == list(range(8))
+    assert len(lost) == 3
+
+
+def test_a_worker_that_dies_with_results_that_nobody_looked_at_ends_no_run(tmp_path):
+    place = tmp_path / "place.toml"
+    place.write_text('where = "laptop"\nworkers = 1\n')
+    with connect(place) as client:
+        found = run_blocks(client, abs, range(10), in_flight=10)
+        seen = [next(found)]
+        wait_until(lambda: all(state.status == "finished" for state in client.futures.values()))
+        (pid,) = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: any(state.status == "lost" for state in client.futures.values()))
+        seen += found
+    assert not psutil.pid_exists(pid)
+    assert sorted(seen) == [(number, number) for number in range(10)]
+
+
+def wait_until(is_true, seconds=20.0):
+    stop = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < stop
+        time.sleep(0.01)
+
+
+def test_a_block_that_fails_when_its_lost_result_is_made_again_is_a_failed_block(client, monkeypatch):
+    submit, failed = client.submit, {}
+
+    def submit_and_spoil(task, block, **options):
+        future = submit(task, block, **options)
+
+        def result():  # as Dask does: it waits for the block to be computed once more
+            future._state.set_error(ValueError("not this time"), None)
+            raise ValueError("not this time")
+
+        if block == 2:
+            future.result = result
+        return future
+
+    monkeypatch.setattr(client, "submit", submit_and_spoil)
+    found = list(run_blocks(client, abs, range(4), on_failure=failed.__setitem__))
+    assert sorted(found) == [(0, 0), (1, 1), (3, 3)]
+    assert {block: str(error) for block, error in failed.items()} == {2: "not this time"}

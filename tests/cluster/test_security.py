@@ -1,13 +1,16 @@
 """TLS: who holds no key can neither join nor connect."""
 
 import os
+import re
+import socket
 import stat
+import threading
 
 import dask
 import distributed
 import pytest
 
-from diffdask.cluster import connect
+from diffdask.cluster import connect, read_place
 from diffdask.cluster.security import security_in
 from diffdask.errors import BadJob
 
@@ -72,6 +75,43 @@ def test_an_address_without_tls_is_refused_until_it_is_said(scheduler, tmp_path)
     path = place_of(tmp_path, "tcp://10.0.0.1:8786", scheduler[1])
     with pytest.raises(BadJob, match=r"is without TLS: .* or say tls = false"), connect(path):
         pass
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "node042", "127.0.0.1.example.org", "[2001:db8::1]"])
+def test_another_machines_address_without_tls_says_which_file_to_write(host):
+    told = rf'is without TLS: .* where = "address" / address = "tcp://{re.escape(host)}:8786" / tls = false'
+    with pytest.raises(BadJob, match=told), connect(f"tcp://{host}:8786"):
+        pass
+
+
+def test_the_file_that_is_told_is_a_place(tmp_path):
+    with pytest.raises(BadJob) as told, connect("tcp://10.0.0.1:8786"):
+        pass
+    (tmp_path / "place.toml").write_text(str(told.value).rpartition("path: ")[2].replace(" / ", "\n"))
+    place = read_place(tmp_path / "place.toml")
+    assert (place["where"], place["address"], place["tls"]) == ("address", "tcp://10.0.0.1:8786", False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.8.8.8"])
+def test_this_machines_address_needs_no_tls(host):
+    soon = dask.config.set({"distributed.comm.timeouts.connect": "1s"})
+    with soon, pytest.raises(BadJob, match="no scheduler answers at"), connect(f"tcp://{host}:1"):
+        pass
+
+
+def test_a_server_that_is_no_scheduler_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            asked, _ = server.accept()
+            with asked:
+                asked.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        soon = dask.config.set({"distributed.comm.timeouts.connect": "1s"})
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with soon, pytest.raises(BadJob, match=f"no scheduler answers at '{address}'"), connect(address):
+            pass
 
 
 def test_a_missing_or_broken_file_is_named(scheduler, tmp_path):

@@ -73,7 +73,7 @@ def slurm(folder: Path):
             stack.enter_context(_running(command, folder, environment))
         _wait(lambda: "idle" in _told(["sinfo", "-h", "-o", "%t"], environment), "no node became idle", folder)
         yield environment
-        subprocess.run(["scancel", "--user", "root"], env=environment, check=False, capture_output=True)
+        _told(["scancel", "--user", "root"], environment)
         _wait(lambda: not _told(["squeue", "-h"], environment).strip(), "jobs did not end", folder)
 
 
@@ -99,7 +99,7 @@ def _running(command: list[str], folder: Path, environment: dict[str, str]):
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.wait(timeout=10)
 
 
 def _wait(is_true, complaint: str, folder: Path, seconds: float = 60.0) -> None:
@@ -112,7 +112,10 @@ def _wait(is_true, complaint: str, folder: Path, seconds: float = 60.0) -> None:
 
 
 def _told(command: list[str], environment: dict[str, str]) -> str:
-    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True).stdout
+    try:
+        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60).stdout
+    except subprocess.TimeoutExpired:  # whoever waits for an answer asks again, and says what was not to be had
+        return "no answer"
 
 
 def _path() -> str:

@@ -16,6 +16,7 @@ import yaml
 
 from diffdask.cluster.kubernetes import open_kubernetes
 from diffdask.cluster.kubernetes_resources import CERTIFICATE_FILES, KUBERNETES
+from diffdask.cluster.running import ALLOWED_FAILURES
 from diffdask.errors import BadJob
 
 PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
@@ -64,7 +65,7 @@ class Containers:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("DASK_")}
         told = {key: self.local(value) for key, value in env.items()}
         command = [sys.executable, "-c", script, self.local("tls://diffdask-scheduler:8786")]
-        done = subprocess.run(command, env={**clean, **told}, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, env={**clean, **told}, capture_output=True, text=True, check=True, timeout=90)
         return done.stdout
 
     def local(self, word: str) -> str:
@@ -75,12 +76,18 @@ class Containers:
 
     def answers(self, probe: dict) -> bool:
         line = [self.local(word) for word in probe["exec"]["command"]]
-        return subprocess.run([sys.executable, *line[1:]], capture_output=True, check=False).returncode == 0
+        # as the kubelet, which takes no answer in time for a no
+        asked = ["timeout", str(probe["timeoutSeconds"]), sys.executable, *line[1:]]
+        return subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode == 0
 
     def stop(self) -> None:
         for process in reversed(self.processes):  # a worker without its scheduler takes its time
             process.terminate()
-            process.wait(20)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
         self.processes.clear()
 
 
@@ -264,6 +271,7 @@ def test_a_run_makes_its_cluster_computes_encrypted_and_leaves_nothing(api):
         (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
         assert worker["memory_limit"] == (2 << 30) - (384 << 20)
         assert worker["nthreads"] == 1
+        assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == ALLOWED_FAILURES
         (secret,) = [one for (kind, _), one in api.objects.items() if kind == "secrets"]
         assert secret["metadata"]["ownerReferences"][0]["uid"] == "1-2-3"  # goes with the cluster, whoever dies
         with pytest.raises(OSError, match=r"TCP|Timed out"):
@@ -274,7 +282,8 @@ def test_a_run_makes_its_cluster_computes_encrypted_and_leaves_nothing(api):
 
 @pytest.mark.slow
 def test_a_certificate_that_somebody_made_serves_all_and_stays(api):
-    subprocess.run(["sh", "-ec", made_by_hand()], cwd=api.containers.folder, check=True, capture_output=True)
+    commands = ["sh", "-ec", made_by_hand()]
+    subprocess.run(commands, cwd=api.containers.folder, check=True, capture_output=True, timeout=60)
     data = {name: base64.b64encode((api.containers.folder / name).read_bytes()).decode() for name in CERTIFICATE_FILES}
     api.objects["secrets", "mine"] = {"metadata": {"name": "mine", "namespace": "diffdask"}, "data": data}
     with open_kubernetes({**PLACE, "tls_secret": "mine"}, patience=60) as client:
@@ -289,7 +298,7 @@ DRIVER = """
 import sys
 from diffdask.cluster import connect
 with connect(sys.argv[1]) as client:
-    sys.stdout.write(f"{client.submit(sum, [1, 2, 3]).result()}\\n")
+    sys.stdout.write(f"{client.submit(sum, [1, 2, 3]).result(timeout=60)}\\n")
 """
 
 

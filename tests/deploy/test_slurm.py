@@ -116,9 +116,15 @@ def write_place(folder, *, jobs=1, cores=1, more=""):
     return path
 
 
+def ask(environment, *command, check=True, seconds=60, **options):
+    """Run a command, but not for ever."""
+    return subprocess.run(
+        command, env=environment, check=check, capture_output=True, text=True, timeout=seconds, **options
+    )
+
+
 def queue(environment, *options):
-    asked = ["squeue", "--noheader", *options]
-    return subprocess.run(asked, env=environment, check=True, capture_output=True, text=True).stdout.split()
+    return ask(environment, "squeue", "--noheader", *options).stdout.split()
 
 
 def wait_until(is_true, complaint, seconds=60.0):
@@ -132,7 +138,7 @@ def test_a_job_gives_the_same_catalogue_on_slurm_with_tls_and_leaves_nothing_beh
     job, expected = campaign
     place = write_place(tmp_path, jobs=2)
     command = [DIFFDASK, "run", str(job), "--on", str(place), "--folder", str(tmp_path / "made"), "--no-progress"]
-    done = subprocess.run(command, env=slurm_here, capture_output=True, text=True, check=False)
+    done = ask(slurm_here, *command, check=False, seconds=240)
     assert done.returncode == 0, done.stderr
     pd.testing.assert_frame_equal(catalogue_of(tmp_path / "made"), expected, check_exact=True)
     record = json.loads((tmp_path / "made" / "job.json").read_text())
@@ -156,7 +162,7 @@ def test_worker_jobs_of_several_workers_come_back_after_scancel_and_the_run_fini
         for _, result in run_blocks(client, slow_block, range(40), in_flight=4):
             found.append(result)
             if len(found) == 5:
-                subprocess.run(["scancel", *queue(slurm_here, "--format", "%A")], env=slurm_here, check=True)
+                ask(slurm_here, "scancel", *queue(slurm_here, "--format", "%A"))
     assert sorted(block for _, block in found) == list(range(40))
     assert len({job for job, _ in found}) == 2
 
@@ -169,12 +175,20 @@ def test_a_job_that_is_cancelled_while_it_waits_comes_back(slurm_here, tmp_path)
     try:
         wait_until(lambda: queue(slurm_here), lambda: "no job was submitted")
         (first,) = queue(slurm_here, "--format", "%A")
-        subprocess.run(["scancel", first], env=slurm_here, check=True)
+        ask(slurm_here, "scancel", first)
         wait_until(lambda: set(queue(slurm_here, "--format", "%A")) - {first}, lambda: "it did not come back")
     finally:
         process.kill()
-        process.wait()
-        subprocess.run(["scancel", "--user", "root"], env=slurm_here, check=True)
+        process.wait(10)
+        ask(slurm_here, "scancel", "--user", "root")
+
+
+def test_a_job_that_is_held_ends_the_run_with_slurms_reason(slurm_here, tmp_path):
+    place = write_place(tmp_path, more='directives = ["--hold"]')
+    told = "no worker job will start by itself; SLURM says why: 1 x JobHeldUser"
+    with pytest.raises(BadJob, match=told), connect(place):
+        pass
+    wait_until(lambda: not queue(slurm_here), lambda: "jobs are left")
 
 
 def test_what_slurm_refuses_is_told_in_its_own_words(slurm_here, tmp_path):
@@ -212,23 +226,21 @@ def test_the_driver_is_a_job_that_ends_in_time_and_goes_on_from_the_queue(slurm_
         "--folder",
         str(made),
     ]
-    submitted = subprocess.run(
-        command, env={**slurm_here, "DIFFDASK": DIFFDASK}, cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    submitted = ask({**slurm_here, "DIFFDASK": DIFFDASK}, *command, cwd=tmp_path)
     number = submitted.stdout.strip()
 
     def log():
         return (tmp_path / f"diffdask-{number}.log").read_text()
 
     wait_until((made / "job.json").exists, log)
-    subprocess.run(["scancel", "--batch", "--signal=USR1", number], env=slurm_here, check=True)
+    ask(slurm_here, "scancel", "--batch", "--signal=USR1", number)
     wait_until(lambda: (tmp_path / f"diffdask-{number}.log").exists() and "goes back to the queue" in log(), log)
     ended = json.loads((made / "job.json").read_text())
     assert (ended["state"], ended["error"]) == ("ended", "Terminated: ")
     assert "ended by SIGTERM; the same command goes on where it stopped" in log()
     # SLURM lets a job that was requeued wait for two minutes
     wait_until(lambda: "PENDING" in queue(slurm_here, "--jobs", number, "--format", "%T"), log)
-    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], env=slurm_here, check=True)
+    ask(slurm_here, "scontrol", "update", f"JobId={number}", "StartTime=now")
     wait_until(lambda: json.loads((made / "job.json").read_text())["state"] == "finished", log, seconds=120)
     pd.testing.assert_frame_equal(catalogue_of(made), expected, check_exact=True)
     record = json.loads((made / "job.json").read_text())

@@ -1,6 +1,6 @@
 """VGG16 features from our path on a cluster beside a bare Keras loop, taken in turns: images a second, memory.
 
-    python benchmarks/vgg16_throughput.py [--workers 1] [--threads 1] [--batch 32]
+    python benchmarks/vgg16_throughput.py [--workers 1] [--threads 1] [--batch 32] [--precisions float32]
 
 Each worker process of a LocalCluster has a Dask thread; the bare loop runs in as many
 processes of its own, alone, with the same number of TensorFlow's threads, and the
@@ -26,8 +26,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in {"workers": 1, "threads": 1, "batch": 32}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--precisions", nargs="*", default=list(_SIZES), choices=list(_SIZES), help="[both]")
     how = vars(parser.parse_args(arguments))
-    found = {precision: measure(precision, **how) for precision in _SIZES}
+    found = {precision: measure(precision, **how) for precision in how.pop("precisions")}
     show(found, how)
 
 
@@ -146,6 +147,8 @@ def show(found: dict[str, dict[str, Any]], how: dict[str, int]) -> None:
         ratio, used = np.median(one["seconds"][:, 0] / one["seconds"][:, 1], axis=0)
         now, most = (max(values) for values in zip(*one["memory"], strict=True))
         write(f"| {precision} | {1 / bare:.1f} | {1 / our:.1f} | {ratio:.2f} | {used:.2f} | {now:.2f} | {most:.2f} |\n")
+    if len(found) < len(_SIZES):
+        return
     slow, fast = (np.median(found[precision]["seconds"][:, 1], axis=0) for precision in _SIZES)
     write(f"\nbfloat16 against float32, ours: {slow[0] / fast[0]:.1f} times, in processor time ")
     write(f"{slow[1] / fast[1]:.1f} times\n")

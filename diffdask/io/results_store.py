@@ -216,11 +216,19 @@ def read_column(path: str | Path, group: str, name: str) -> np.ndarray:
     return values
 
 
-def write_tile(path: str | Path, group: str, rows: tuple[int, int], columns: tuple[int, int], tile: xr.Dataset) -> None:
-    """Write a tile of variables whose last two dims are pairs of hits."""
-    target = zarr.open_group(storage_at(path).zarr_store(), path=group, mode="r+", use_consolidated=False)
+def write_tile(
+    path: str | Path,
+    group: str,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    tile: xr.Dataset,
+    *,
+    made: str | None = None,
+) -> None:
+    """Write a tile of variables whose last two dims are pairs of hits; ``made`` as in :func:`check_made`."""
+    target = _target_of(path, group, made)
     for name, variable in tile.data_vars.items():
-        target[str(name)][..., slice(*rows), slice(*columns)] = variable.values  # type: ignore[index]
+        target(str(name))[..., slice(*rows), slice(*columns)] = variable.values
 
 
 def write_whole(path: str | Path, group: str, dataset: xr.Dataset) -> None:

@@ -22,6 +22,7 @@ from diffdask.errors import BadParameter, BadStore, nearest
 from diffdask.io.marks import mark_block, marked_blocks
 from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
+    check_made,
     finish_group,
     open_features,
     open_group,
@@ -148,8 +149,10 @@ def compare(
     _start(results, similarity, how)
     if open_group(results, similarity) is not None:
         return results
-    tiles = tiles_of(count := open_unfinished(results, similarity).sizes["hit"], tile_side(count))
-    task = functools.partial(_compare_tile, tiles=tiles, results=absolute(results), similarity=similarity, how=how)
+    started = open_unfinished(results, similarity)
+    tiles = tiles_of(count := started.sizes["hit"], tile_side(count))
+    given = {"results": absolute(results), "made": started.attrs["made"], "similarity": similarity, "how": how}
+    task = functools.partial(_compare_tile, tiles=tiles, **given)
     numbers, done = [(number, number + 1) for number in range(len(tiles))], marked_blocks(results, similarity)
     with connect(on) as client:
         marks = Marks(absolute(results), similarity)
@@ -247,13 +250,14 @@ def _find_scale(results: str | Path, how: dict[str, Any]) -> float:
 
 
 def _compare_tile(
-    number: Block, *, tiles: list[tuple[Block, Block]], results: str, similarity: str, how: dict[str, Any]
+    number: Block, *, tiles: list[tuple[Block, Block]], results: str, made: str, similarity: str, how: dict[str, Any]
 ) -> None:
     """Compare, write and mark one tile of pairs and its mirror image: what a worker does."""
     rows, columns = tiles[number[0]]
-    made = {"common-arc": _compare_arcs, "correlation": _compare_pictures, "euclidean": _compare_distances}
-    for place, found in made[similarity](results, rows, columns, how):
-        write_tile(results, similarity, *place, found)
+    find = {"common-arc": _compare_arcs, "correlation": _compare_pictures, "euclidean": _compare_distances}
+    for place, found in find[similarity](results, rows, columns, how):
+        write_tile(results, similarity, *place, found, made=made)
+    check_made(results, similarity, made)
     mark_block(results, similarity, number)
 
 

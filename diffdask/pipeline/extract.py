@@ -17,6 +17,7 @@ from diffdask.errors import BadParameter, BadStore
 from diffdask.io.marks import mark_block
 from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
+    check_made,
     finish_group,
     open_features,
     open_unfinished,
@@ -158,7 +159,7 @@ def _check_stamps(results: str | Path, drawing: dict[str, Any], how: dict[str, A
 def _find_features(
     client: Any, results: str | Path, numbers: Any, found: str, how: dict[str, Any], *, progress: bool
 ) -> None:
-    start_group(
+    made = start_group(
         results,
         GROUP,
         sizes={"hit": numbers.size, "vgg16_feature": count_features(how["layers"])},
@@ -169,7 +170,7 @@ def _find_features(
     threads = max(client.nthreads().values())  # all of a worker's: a process computes one batch at a time
     taken_out = hit_images.digest_taken_out(results, how)
     task = functools.partial(
-        _find_block, results=absolute(results), found=found, how=how, threads=threads, taken_out=taken_out
+        _find_block, results=absolute(results), made=made, found=found, how=how, threads=threads, taken_out=taken_out
     )
     blocks, done = blocks_of(numbers.size, how["batch"]), hit_images.still_true(results, GROUP, numbers, taken_out)
     marks = Marks(absolute(results), GROUP)
@@ -177,7 +178,9 @@ def _find_features(
     finish_group(results, GROUP, weights=how["weights"])
 
 
-def _find_block(block: Block, *, results: str, found: str, how: dict[str, Any], threads: int, taken_out: str) -> None:
+def _find_block(
+    block: Block, *, results: str, made: str, found: str, how: dict[str, Any], threads: int, taken_out: str
+) -> None:
     """Read, put through the network, write and mark one block of pictures: what a worker does."""
     drawn = open_unfinished(results, hit_images.GROUP).isel(hit=slice(*block)).load()
     features = extract_block(
@@ -187,5 +190,6 @@ def _find_block(block: Block, *, results: str, found: str, how: dict[str, Any], 
         **{name: how[name] for name in ("digest", "layers", "batch", "precision")},
     )
     numbers = drawn.hit_frame.values
-    write_rows(results, GROUP, block[0], wrap(vgg16_features=features, hit_frame=numbers))
+    write_rows(results, GROUP, block[0], wrap(vgg16_features=features, hit_frame=numbers), made=made)
+    check_made(results, GROUP, made)
     mark_block(results, GROUP, block, note=hit_images.note_of(numbers, taken_out))

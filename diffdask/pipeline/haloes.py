@@ -24,6 +24,7 @@ from diffdask.io.frames_store import open_frames, take_frames
 from diffdask.io.marks import mark_block, marked_blocks, read_note
 from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
+    check_made,
     finish_group,
     frames_path,
     open_features,
@@ -123,9 +124,9 @@ def haloes(
     _look(absolute(results), take_frames(frames_path(results), []), numbers[:0], how)  # mistakes before the work
     if overwrite and not _is_stamped(results, how):
         remove_group(results, GROUP)
-    _start(results, numbers.size, how)
+    made = _start(results, numbers.size, how)
     blocks = blocks_of(numbers.size, _BLOCK_HITS)
-    task = functools.partial(_look_block, results=absolute(results), how=how)
+    task = functools.partial(_look_block, results=absolute(results), made=made, how=how)
     with connect(on) as client:
         done = _still_true(results, columns, numbers)
         marks = Marks(absolute(results), GROUP)
@@ -164,9 +165,9 @@ def _is_stamped(results: str | Path, how: dict[str, Any]) -> bool:
     return True
 
 
-def _start(results: str | Path, count: int, how: dict[str, Any]) -> None:
+def _start(results: str | Path, count: int, how: dict[str, Any]) -> str:
     edges = np.linspace(0.0, how["halo_reach"], how["shell_count"] + 1)
-    start_group(
+    return start_group(
         results,
         GROUP,
         sizes={"hit": count, "halo_shell": how["shell_count"], "reciprocal_axis": 3, "xyz": 3},
@@ -193,12 +194,13 @@ def _digest(columns: xr.Dataset, numbers: np.ndarray) -> str:
     return hashlib.sha1(b"|".join(told), usedforsecurity=False).hexdigest()
 
 
-def _look_block(block: Block, *, results: str, how: dict[str, Any]) -> None:
+def _look_block(block: Block, *, results: str, made: str, how: dict[str, Any]) -> None:
     """Read, look at, write and mark one block of hits: what a worker does."""
     numbers = open_features(results).hit_frame.values[slice(*block)]
     hits = take_frames(frames_path(results), numbers.tolist())
     found = _look(results, hits, numbers, how)
-    write_rows(results, GROUP, block[0], found[list(_HIT_VARIABLES)].merge(wrap(hit_frame=numbers)))
+    write_rows(results, GROUP, block[0], found[list(_HIT_VARIABLES)].merge(wrap(hit_frame=numbers)), made=made)
+    check_made(results, GROUP, made)
     mark_block(results, GROUP, block, note=_digest(hits, numbers))
 
 

@@ -22,6 +22,7 @@ from diffdask.io.marks import mark_block, marked_blocks, read_note
 from diffdask.io.nuisance_store import load_nuisance
 from diffdask.io.paths import absolute, join
 from diffdask.io.results_store import (
+    check_made,
     finish_group,
     frames_path,
     open_features,
@@ -77,7 +78,7 @@ def draw_images(client: Any, results: str | Path, numbers: np.ndarray, how: dict
     progress
         Show a bar on the terminal.
     """
-    start_group(
+    made = start_group(
         results,
         GROUP,
         sizes={
@@ -91,7 +92,7 @@ def draw_images(client: Any, results: str | Path, numbers: np.ndarray, how: dict
         parameters=how,
     )
     taken_out = digest_taken_out(results, how)
-    task = functools.partial(_draw_block, results=absolute(results), how=how, taken_out=taken_out)
+    task = functools.partial(_draw_block, results=absolute(results), made=made, how=how, taken_out=taken_out)
     blocks, done = blocks_of(numbers.size, _BLOCK_HITS), still_true(results, GROUP, numbers, taken_out)
     marks = Marks(absolute(results), GROUP)
     run_marked(client, task, blocks, done, what="pictures", unit="hit", progress=progress, marks=marks)
@@ -124,11 +125,12 @@ def note_of(numbers: np.ndarray, taken_out: str) -> str:
     return hashlib.sha1(numbers.astype(np.int64).tobytes() + taken_out.encode(), usedforsecurity=False).hexdigest()
 
 
-def _draw_block(block: Block, *, results: str, how: dict[str, Any], taken_out: str) -> None:
+def _draw_block(block: Block, *, results: str, made: str, how: dict[str, Any], taken_out: str) -> None:
     """Read, draw, write and mark one block of hits: what a worker does."""
     numbers = open_features(results).hit_frame.values[slice(*block)]
     drawn = _draw(results, block, numbers, how)
-    write_rows(results, GROUP, block[0], drawn.merge(wrap(hit_frame=numbers)))
+    write_rows(results, GROUP, block[0], drawn.merge(wrap(hit_frame=numbers)), made=made)
+    check_made(results, GROUP, made)
     mark_block(results, GROUP, block, note=note_of(numbers, taken_out))
 
 

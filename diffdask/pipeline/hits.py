@@ -15,6 +15,7 @@ from diffdask.io.marks import mark_block, marked_blocks, unmark_blocks
 from diffdask.io.nuisance_store import save_nuisance
 from diffdask.io.paths import absolute, join
 from diffdask.io.results_store import (
+    check_made,
     finish_group,
     open_group,
     open_hits,
@@ -89,7 +90,7 @@ def average_hits(
     layout, _ = load_layout(results)
     numbers = np.flatnonzero(read_column(results, "screen", "frame_is_hit"))
     polar = {name: parameters["hits"][name] for name in ("polar_ring_count", "bin_pixels")}
-    start_group(
+    made = start_group(
         results,
         "hits",
         sizes={
@@ -104,7 +105,12 @@ def average_hits(
         constants=describe_polar_rings(layout, **polar),
     )
     task = functools.partial(
-        _average_block, frames=absolute(frames), results=absolute(results), screening=parameters["screen"], polar=polar
+        _average_block,
+        frames=absolute(frames),
+        results=absolute(results),
+        made=made,
+        screening=parameters["screen"],
+        polar=polar,
     )
     done = _still_true(results, numbers)
     unmark_blocks(results, "hits", marked_blocks(results, "hits") - done)  # before what says that they no longer hold
@@ -143,7 +149,7 @@ def find_features(results: str | Path, columns: xr.Dataset, how: dict[str, Any])
 
 
 def _average_block(
-    block: Block, *, frames: str, results: str, screening: dict[str, Any], polar: dict[str, Any]
+    block: Block, *, frames: str, results: str, made: str, screening: dict[str, Any], polar: dict[str, Any]
 ) -> None:
     """Read single hits, average their residual over polar bins, list their peaks, write and mark."""
     layout, pixels = load_layout(results)
@@ -152,7 +158,8 @@ def _average_block(
     how = screening_parameters(**screening)
     found = find_polar_residual(ds, how=how, pixels=pixels, **polar)
     peaks = find_peaks(ds, how=how, pixels=pixels)
-    write_rows(results, "hits", block[0], found[["polar_residual", "polar_noise"]].merge(peaks))
+    write_rows(results, "hits", block[0], found[["polar_residual", "polar_noise"]].merge(peaks), made=made)
+    check_made(results, "hits", made)
     mark_block(results, "hits", block)
 
 

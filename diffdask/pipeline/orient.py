@@ -20,6 +20,7 @@ from diffdask.io.frames_store import open_frames
 from diffdask.io.marks import mark_block, marked_blocks
 from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
+    check_made,
     finish_group,
     frames_path,
     open_group,
@@ -109,8 +110,10 @@ def orient(
     how = {"orientation_count": orientation_count, "map": grown.attrs["parameters"]}
     order, blocks = plan_search(grown.hit_fold.values)
     if not _is_searched(results, how, overwrite=overwrite):
-        _start(results, grown.hit_frame.values[order], blocks, how)
-        task = functools.partial(_search_block, results=absolute(results), order=order, blocks=blocks, how=how)
+        made = _start(results, grown.hit_frame.values[order], blocks, how)
+        task = functools.partial(
+            _search_block, results=absolute(results), made=made, order=order, blocks=blocks, how=how
+        )
         with connect(on) as client:
             done, marks = marked_blocks(results, _SEARCH), Marks(absolute(results), _SEARCH)
             run_marked(client, task, blocks, done, what="orient", unit="hit", progress=progress, marks=marks)
@@ -184,10 +187,10 @@ def _map_searched(results: str | Path) -> dict[str, Any] | None:
     return found
 
 
-def _start(results: str | Path, frames: np.ndarray, blocks: list[Block], how: dict[str, Any]) -> None:
+def _start(results: str | Path, frames: np.ndarray, blocks: list[Block], how: dict[str, Any]) -> str:
     searched = np.full(len(blocks) * _BLOCK_HITS, -1)
     searched[find_rows(blocks)] = frames
-    start_group(
+    return start_group(
         results,
         _SEARCH,
         sizes={"hit": searched.size, "twist": len(TWISTS), "crystal_xyz": 3, "xyz": 3},
@@ -198,7 +201,9 @@ def _start(results: str | Path, frames: np.ndarray, blocks: list[Block], how: di
     )
 
 
-def _search_block(block: Block, *, results: str, order: np.ndarray, blocks: list[Block], how: dict[str, Any]) -> None:
+def _search_block(
+    block: Block, *, results: str, made: str, order: np.ndarray, blocks: list[Block], how: dict[str, Any]
+) -> None:
     """Search, write and mark one block of hits of a fold: what a worker does."""
     grown = _open_grown(results)
     rows = order[slice(*block)]
@@ -214,8 +219,9 @@ def _search_block(block: Block, *, results: str, order: np.ndarray, blocks: list
         thinned = np.flatnonzero(np.isin(rows, _thin(order.size)))
         for number, bins in enumerate(TWISTS):
             twisted[thinned, number] = search.search(twist_rings(values[thinned], bins), wavelength[thinned]).score
-        made = wrap(found_rotation=found.rotation, search_score=found.score, twisted_score=twisted)
-        write_rows(results, _SEARCH, blocks.index(block) * _BLOCK_HITS, made)
+        columns = wrap(found_rotation=found.rotation, search_score=found.score, twisted_score=twisted)
+        write_rows(results, _SEARCH, blocks.index(block) * _BLOCK_HITS, columns, made=made)
+    check_made(results, _SEARCH, made)
     mark_block(results, _SEARCH, block)
 
 

@@ -8,7 +8,8 @@ import zarr
 
 from diffdask.errors import BadParameter, BadStore
 from diffdask.io.frames_store import open_frames
-from diffdask.io.results_store import open_features, open_group, open_hits
+from diffdask.io.marks import marked_blocks
+from diffdask.io.results_store import open_features, open_group, open_hits, open_unfinished, remove_group
 from diffdask.pipeline import compare as module
 from diffdask.pipeline.compare import compare
 from diffdask.pipeline.crystals import borrow_orientations, choose_compared, open_crystals
@@ -48,6 +49,31 @@ def test_tiles_do_not_matter_bit_for_bit(small, tmp_path, monkeypatch, laue):
     assert tiled.sizes["hit"] > 3 * 7
     for name in whole.variables:
         np.testing.assert_array_equal(tiled[name], whole[name], err_msg=str(name))
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_a_tile_of_a_comparison_that_was_begun_anew_since_is_neither_written_nor_marked(
+    results, monkeypatch, similarity
+):
+    tasks = []
+
+    def stop(client, task, blocks, done, **given):
+        tasks.append(task)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_marked", stop)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            compared(results, similarity)
+        if len(tasks) == 1:
+            remove_group(results, similarity)
+    old, new = tasks
+    with pytest.raises(BadStore, match="made anew in the meantime"):
+        old((0, 1))
+    assert not marked_blocks(results, similarity)
+    assert np.isnan(open_unfinished(results, similarity).pair_agreement.values).all()
+    new((0, 1))
+    assert marked_blocks(results, similarity) == {(0, 1)}
 
 
 def test_an_interrupted_comparison_goes_on_where_it_stopped(results, monkeypatch):

@@ -9,6 +9,7 @@ along the ``%`` axis, ``name//`` the group that stands for ``%`` in the path,
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ from diffdask.planning import runs_of
 
 #: Stacked CSPAD panels and the slab that Cheetah makes of them: quadrants side by side, 8 panels below each other.
 _CSPAD_STACK, _CSPAD_SLAB = (32, 185, 388), (1480, 1552)
+
+#: Errors of a file system that is not there for a while; any other says that a frame is damaged.
+_AWAY = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
 
 
 def read_frames(path: str | Path, layout: GeometryFile, events: Sequence[str], out: np.ndarray) -> dict[int, str]:
@@ -50,6 +54,8 @@ def read_frames(path: str | Path, layout: GeometryFile, events: Sequence[str], o
     ------
     BadFrames
         If the whole file cannot be opened.
+    OSError
+        If its file system went away: that says nothing of the frames.
     """
     reasons: dict[int, str] = {}
     out[...] = 0
@@ -234,6 +240,8 @@ def _read_into(
     try:
         block = dataset[index]
     except (OSError, RuntimeError, ValueError) as error:
+        if getattr(error, "errno", None) in _AWAY:
+            raise  # says nothing of the frames
         if len(positions) == 1:
             reasons[positions[0]] = " ".join(str(error).split())
             return

@@ -1,3 +1,5 @@
+import errno
+
 import h5py
 import hdf5plugin
 import numpy as np
@@ -370,3 +372,16 @@ def test_a_file_that_shrank_since_it_was_looked_at_is_refused(tiny):
     path = tiny.write("a.cxi", 2)
     with pytest.raises(BadFrames, match="fewer frames"):
         read_frames(path, read_geometry(tiny.geometry), ["//0", "//1", "//2"], np.empty((3, 2, 4, 6), np.int16))
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ETIMEDOUT])
+def test_a_file_system_that_goes_away_is_told_and_no_frame_is_called_damaged(tiny, monkeypatch, number):
+    path, layout = tiny.write("r.cxi", 3), read_geometry(tiny.geometry)
+    events = survey_file(path, layout).events
+
+    def refuse(dataset, index):
+        raise OSError(number, "file read failed")
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", refuse)
+    with pytest.raises(OSError, match="file read failed"):
+        read_frames(path, layout, events, np.zeros((3, layout.geometry.panel_count, *layout.geometry.shape)))

@@ -168,6 +168,7 @@ def test_worker_jobs_of_several_workers_come_back_after_scancel_and_the_run_fini
 
 
 def test_a_job_that_is_cancelled_while_it_waits_comes_back(slurm_here, tmp_path):
+    wait_until(lambda: not queue(slurm_here), lambda: "jobs of an earlier test are left")
     more = 'directives = ["--begin=now+1hour"]'
     place = write_place(tmp_path, more=more)
     program = f"from diffdask.cluster import connect\nwith connect({str(place)!r}): pass"
@@ -210,6 +211,7 @@ def test_jobs_that_end_before_a_worker_starts_are_told_and_not_submitted_for_eve
     wait_until(lambda: not queue(slurm_here), lambda: "jobs are left")
 
 
+@pytest.mark.timeout(600)
 def test_the_driver_is_a_job_that_ends_in_time_and_goes_on_from_the_queue(slurm_here, campaign, tmp_path):
     job, expected = campaign
     place, made = write_place(tmp_path), tmp_path / "made"
@@ -238,10 +240,16 @@ def test_the_driver_is_a_job_that_ends_in_time_and_goes_on_from_the_queue(slurm_
     ended = json.loads((made / "job.json").read_text())
     assert (ended["state"], ended["error"]) == ("ended", "Terminated: ")
     assert "ended by SIGTERM; the same command goes on where it stopped" in log()
-    # SLURM lets a job that was requeued wait for two minutes
-    wait_until(lambda: "PENDING" in queue(slurm_here, "--jobs", number, "--format", "%T"), log)
-    ask(slurm_here, "scontrol", "update", f"JobId={number}", "StartTime=now")
-    wait_until(lambda: json.loads((made / "job.json").read_text())["state"] == "finished", log, seconds=120)
+
+    def is_finished():
+        # SLURM lets a job that was requeued wait for two minutes; an order that comes while it still ends is forgotten
+        if "PENDING" in queue(slurm_here, "--jobs", number, "--format", "%T"):
+            now = ("scontrol", "update", f"JobId={number}", "StartTime=now")
+            subprocess.run(now, env=slurm_here, capture_output=True, timeout=60, check=False)
+            time.sleep(2.0)
+        return json.loads((made / "job.json").read_text())["state"] == "finished"
+
+    wait_until(is_finished, log, seconds=300)
     pd.testing.assert_frame_equal(catalogue_of(made), expected, check_exact=True)
     record = json.loads((made / "job.json").read_text())
     assert [attempt["state"] for attempt in record["attempts"]] == ["ended"]

@@ -17,8 +17,8 @@ GROUP = "From Zarr, 64 CSPAD frames in blocks of 16, one thread a worker process
 
 BLOCK_FRAMES = 16
 
-#: The store is gone through so often in one round: eight blocks, so that two workers end at the same time.
-_TURNS = 2
+#: The store is gone through so often in one round: sixteen blocks, so that beginning and ending count for little.
+_TURNS = 4
 
 
 def bench_decode(beside: Any, campaign: Campaign, clients: dict[int, Any]) -> None:

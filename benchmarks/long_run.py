@@ -31,8 +31,9 @@ import psutil
 import zarr
 
 from diffdask.io.crystfel_geometry import parse_geometry
+from diffdask.io.frames_plan import Segment
 from diffdask.io.frames_store import column_chunk
-from diffdask.io.frames_writer import Segment, create_or_check, finish, plan_frames
+from diffdask.io.frames_writer import create_or_check, finish, plan_frames
 from diffdask.io.marks import mark_block
 from diffdask.io.results_store import open_group
 from diffdask.planning import align, blocks_of

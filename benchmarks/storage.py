@@ -24,8 +24,9 @@ import obstore
 
 from diffdask.io import frames_store
 from diffdask.io.crystfel_geometry import parse_geometry
+from diffdask.io.frames_plan import Segment
 from diffdask.io.frames_store import each_frame, take_frames
-from diffdask.io.frames_writer import Segment, create_or_check, finish, plan_frames
+from diffdask.io.frames_writer import create_or_check, finish, plan_frames
 from diffdask.io.marks import is_marked, mark_block, marked_blocks
 from diffdask.io.object_storage import Bucket
 from diffdask.io.paths import join

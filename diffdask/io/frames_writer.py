@@ -18,12 +18,11 @@ whole, marked blocks need not be done again, all others are.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import uuid
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,11 +34,12 @@ from diffdask.errors import BadParameter, BadStore
 from diffdask.io.crystfel_geometry import GeometryFile
 from diffdask.io.crystfel_geometry_text import standard_lines
 from diffdask.io.cxi import read_frames
+from diffdask.io.frames_plan import BlockPlan, Segment, count_frames, planned_at, stored_segments
 from diffdask.io.frames_store import DETECTOR_VARIABLES, FRAME_COLUMNS, KIND, MARKS, column_chunk, layout_of, open_root
 from diffdask.io.marks import mark_block, marked_blocks, noted_blocks, quarantined_blocks, remove_marks
 from diffdask.io.paths import is_url
 from diffdask.io.storage import storage_at
-from diffdask.planning import Block, blocks_to_write, pieces_of
+from diffdask.planning import Block, blocks_to_write
 from diffdask.variables import STATUS_OK, VARIABLES
 from diffdask.version import __version__
 
@@ -47,27 +47,6 @@ CODECS = {"lz4": ("lz4", 5), "zstd": ("zstd", 3)}
 
 _DTYPE = {"float": np.float64, "integer": np.int64, "boolean": np.bool_, "text": str}
 _FILL = {"float": np.nan, "integer": 0, "boolean": False, "text": ""}
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Frames of one file that lie one after the other in the store."""
-
-    path: str
-    name: str  #: stands for the file in ``frame_id``; one file, one name
-    first: int  #: first frame in the store
-    count: int
-    size: int  #: bytes of the file when it was read
-    mtime: float  #: s, its last change
-
-
-@dataclass(frozen=True)
-class BlockPlan:
-    """A shard to write: which frames of which files."""
-
-    block: Block
-    kept: int  #: frames up to here are in the store and stay as they are
-    pieces: tuple[tuple[str, tuple[str, ...]], ...]  #: (file, events), in order
 
 
 @contextlib.contextmanager
@@ -143,11 +122,6 @@ def create_or_check(path: str | Path, layout: GeometryFile, *, block_frames: int
     return root
 
 
-def stored_segments(root: zarr.Group) -> list[Segment]:
-    """Files in a store, planned ones included."""
-    return [Segment(**entry) for entry in cast(list[dict[str, Any]], root.attrs["sources"])]
-
-
 def stored_dtype(root: zarr.Group) -> str | None:
     """Type of the pixels; None where no frame was planned yet."""
     return str(cast(zarr.Array, root["adu"]).dtype) if root.attrs["planned_frames"] else None
@@ -202,7 +176,7 @@ def store_path(root: zarr.Group) -> str:
 
 def planned_blocks(root: zarr.Group) -> tuple[list[Block], set[Block], set[Block]]:
     """Give the shards with new frames, those of them that are done, and marks that are of none by now."""
-    blocks = blocks_to_write(*_counts(root))
+    blocks = blocks_to_write(*count_frames(root))
     marked = marked_blocks(store_path(root), MARKS)
     return blocks, marked & set(blocks), marked - set(blocks)
 
@@ -215,7 +189,7 @@ def write_planned(block: Block, *, path: str) -> int:
     BadStore
         If the plan has no such shard by now: the ingest that asked for it was outlived by this worker.
     """
-    planned = _planned_at(path, storage_at(path).stamp("zarr.json"))
+    planned = planned_at(path, storage_at(path).stamp("zarr.json"))
     if not planned.has(block):
         raise BadStore(f"frames {block[0]} to {block[1]} of '{path}' are not to be written: another ingest went on")
     return write_block(planned.plan(block), path=path)
@@ -224,7 +198,7 @@ def write_planned(block: Block, *, path: str) -> int:
 def write_blank(block: Block, reason: str, *, path: str) -> None:
     """Write the new frames of a shard as zeros: what the driver does with one that takes down its workers."""
     root = open_root(path, mode="r+")
-    _pixels(root)[max(block[0], _counts(root)[0]) : block[1]] = 0
+    _pixels(root)[max(block[0], count_frames(root)[0]) : block[1]] = 0
 
 
 def write_block(plan: BlockPlan, *, path: str) -> int:
@@ -272,7 +246,7 @@ def update_good_pixels(root: zarr.Group, pixel_is_good: np.ndarray) -> int:
 def finish(root: zarr.Group) -> int:
     """Write down which frames were unreadable, and call the store complete; gives their number."""
     path = store_path(root)
-    kept, planned, size = _counts(root)
+    kept, planned, size = count_frames(root)
     unreadable: dict[int, str] = {}
     written = set(blocks_to_write(kept, planned, size))
     for block, note in noted_blocks(path, MARKS).items():
@@ -295,50 +269,6 @@ def finish(root: zarr.Group) -> int:
         with contextlib.suppress(OSError):
             os.rmdir(os.path.join(path, "marks"))  # no part of a Zarr hierarchy: gone as soon as it is empty
     return len(unreadable)
-
-
-class _Planned:
-    """The plan of an unfinished store: which shards, and what goes into each."""
-
-    def __init__(self, root: zarr.Group) -> None:
-        self._kept, self._total, self._size = _counts(root)
-        self._is_complete = bool(root.attrs["complete"])
-        self._segments = stored_segments(root)
-        self._spans = [(segment.first, segment.first + segment.count) for segment in self._segments]
-        self._events = cast(zarr.Array, root["event"])
-        self._some_events = functools.lru_cache(maxsize=2)(self._read_events)
-
-    def has(self, block: Block) -> bool:
-        """Whether a block is a shard of the plan that is to be written."""
-        is_shard = block[0] % self._size == 0 and block[1] == min(block[0] + self._size, self._total)
-        return is_shard and self._kept < block[1] and not self._is_complete
-
-    def plan(self, block: Block) -> BlockPlan:
-        """Say which frames of which files a block takes."""
-        fresh = (max(block[0], self._kept), block[1])
-        return BlockPlan(block, self._kept, tuple(self._pieces(fresh)))
-
-    def _pieces(self, frames: Block) -> Iterator[tuple[str, tuple[str, ...]]]:
-        rows = self._events.chunks[0]
-        events, origin = self._some_events(frames[0] // rows), frames[0] // rows * rows  # a shard lies in one chunk
-        for number, (first, last) in pieces_of(frames, self._spans):
-            yield self._segments[number].path, tuple(events[first - origin : last - origin])
-
-    def _read_events(self, chunk: int) -> np.ndarray:
-        rows = self._events.chunks[0]
-        return np.asarray(self._events[chunk * rows : (chunk + 1) * rows]).astype(object)
-
-
-@functools.lru_cache(maxsize=4)
-def _planned_at(path: str, stamp: Hashable) -> _Planned:
-    """Read the plan once a process, until the root changes."""
-    return _Planned(open_root(path))
-
-
-def _counts(root: zarr.Group) -> tuple[int, int, int]:
-    """Frames that are whole, frames that there will be, and frames in a shard."""
-    kept, planned = cast(int, root.attrs["frame_count"]), cast(int, root.attrs["planned_frames"])
-    return kept, planned, cast(int, root.attrs["block_frames"])
 
 
 def _pixels(root: zarr.Group) -> zarr.Array:

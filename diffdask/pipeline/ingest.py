@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from diffdask.io.crystfel_geometry import GeometryFile
     from diffdask.io.crystfel_stream import Chunk
-    from diffdask.io.frames_writer import Segment
+    from diffdask.io.frames_plan import Segment
     from diffdask.io.survey import Survey
 
 _log = logging.getLogger(__name__)
@@ -117,7 +117,8 @@ def ingest(
     """
     from diffdask.io.crystfel_geometry import read_geometry
     from diffdask.io.crystfel_stream import read_stream
-    from diffdask.io.frames_writer import create_or_check, only_writer, stored_segments
+    from diffdask.io.frames_plan import stored_segments
+    from diffdask.io.frames_writer import create_or_check, only_writer
     from diffdask.pipeline.orientations import changed_orientations, tell_unmatched
 
     paths = _find(sources)
@@ -147,7 +148,8 @@ def _write(
     *,
     progress: bool,
 ) -> None:
-    from diffdask.io.frames_writer import finish, plan_frames, stored_segments, update_column
+    from diffdask.io.frames_plan import stored_segments
+    from diffdask.io.frames_writer import finish, plan_frames, update_column
     from diffdask.pipeline.orientations import changed_orientations, tell_unmatched
 
     plan_frames(root, new.segments, new.columns, layout=layout, dtype=surveys[0].dtype)
@@ -241,7 +243,8 @@ def _read_once(geometry: str, changed: int) -> GeometryFile:
 
 def _new_frames(root: zarr.Group, surveys: list[Survey], run: int | None) -> _NewFrames:
     """Find the frames that the store does not have, and make their columns."""
-    from diffdask.io.frames_writer import Segment, stored_dtype, stored_segments
+    from diffdask.io.frames_plan import Segment, stored_segments
+    from diffdask.io.frames_writer import stored_dtype
 
     _check_dtypes(surveys, stored_dtype(root))
     stored = stored_segments(root)
@@ -310,7 +313,7 @@ def _unused_name(stem: str, taken: Iterable[str]) -> str:
 
 def _check_planned(root: zarr.Group) -> None:
     """Raise if a file whose frames are still to be read is gone."""
-    from diffdask.io.frames_writer import stored_segments
+    from diffdask.io.frames_plan import stored_segments
 
     kept = int(root.attrs["frame_count"])  # type: ignore[arg-type]
     gone = [s.path for s in stored_segments(root) if s.first + s.count > kept and not os.path.isfile(s.path)]

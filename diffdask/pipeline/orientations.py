@@ -14,7 +14,8 @@ import numpy as np
 import zarr
 
 from diffdask.io.crystfel_stream import Chunk, match_images
-from diffdask.io.frames_writer import Segment, stored_column, stored_segments
+from diffdask.io.frames_plan import Segment, stored_segments
+from diffdask.io.frames_writer import stored_column
 
 _log = logging.getLogger(__name__)
 

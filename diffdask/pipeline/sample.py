@@ -47,8 +47,9 @@ def sample_ingest(path: str, arguments: dict[str, Any], *, to: Path) -> Sample:
         The store, new.
     """
     from diffdask.io.crystfel_geometry import read_geometry
+    from diffdask.io.frames_plan import BlockPlan, Segment
     from diffdask.io.frames_store import open_root
-    from diffdask.io.frames_writer import BlockPlan, Segment, create_or_check, finish, plan_frames, write_block
+    from diffdask.io.frames_writer import create_or_check, finish, plan_frames, write_block
     from diffdask.io.survey import survey_file
 
     layout = read_geometry(arguments["geometry"])

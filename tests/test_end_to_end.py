@@ -12,7 +12,8 @@ import pytest
 import zarr
 
 from diffdask.catalogue import catalogue, catalogue_table
-from diffdask.evaluation import evaluate
+from diffdask.classification import REFERENCE
+from diffdask.evaluation import evaluate, threshold_of
 from diffdask.io.labels import read_labels
 from diffdask.io.ranker_store import load_ranker
 from diffdask.io.results_store import frames_path, open_group, remove_group
@@ -110,6 +111,25 @@ def test_all_that_needs_no_label_together_is_as_good_as_was_asked_for(label_free
     assert area_of(table, data, tiers=("strong", "medium")) >= 0.999
     assert area_of(table, data, "frame_search") >= 0.95  # it was told no orientation
     assert open_group(label_free, "orientations").attrs["right_share"] >= 0.95
+
+
+@pytest.mark.parametrize("tiers", [("strong", "medium"), ("strong", "medium", "weak")])
+def test_without_a_label_every_figure_of_the_references_table_is_passed(label_free, data, tiers):
+    table = catalogue_table(label_free)
+    labels = pd.read_csv(data / "A_dev_labels.csv").set_index("frame")
+    chosen = labels.index[labels["strength_tier"].isin(tiers) | (labels["label"] == "non-diffuse")]
+    is_diffuse = (labels["label"][chosen] == "diffuse").to_numpy()
+    is_picked = (table["frame_score"][chosen] >= threshold_of(table)).to_numpy()
+    right = is_picked == is_diffuse
+    found = {
+        "diffuse_precision": right[is_picked].mean(),
+        "diffuse_recall": right[is_diffuse].mean(),
+        "non_diffuse_precision": right[~is_picked].mean(),
+        "non_diffuse_recall": right[~is_diffuse].mean(),
+        "overall": right.mean(),
+    }
+    assert set(found) == set(REFERENCE)
+    assert not [name for name in REFERENCE if found[name] < REFERENCE[name]]
 
 
 def test_the_surest_of_them_train_a_ranker_that_knows_no_label(label_free, data, tmp_path):

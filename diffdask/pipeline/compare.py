@@ -219,13 +219,14 @@ def _start(results: str | Path, similarity: str, how: dict[str, Any]) -> None:
 
 
 def _is_of_hits(results: str | Path, similarity: str, numbers: np.ndarray) -> bool:
-    """Whether a group was started for the hits of these frames."""
+    """Whether a group was started for the hits of these frames, and wholly: its id comes last."""
     group = GROUP if similarity == "common-arc" else similarity
     try:
-        started, _ = open_unfinished(results, group), open_unfinished(results, similarity)
+        started, matrix = open_unfinished(results, group), open_unfinished(results, similarity)
     except (FileNotFoundError, KeyError):
         return False
-    return "hit_frame" in started and np.array_equal(started.hit_frame.values, numbers)
+    is_whole = "hit_frame" in started and "made" in matrix.attrs
+    return is_whole and np.array_equal(started.hit_frame.values, numbers)
 
 
 def _start_arcs(results: str | Path, how: dict[str, Any]) -> xr.Dataset:

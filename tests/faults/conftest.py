@@ -359,11 +359,11 @@ class Killer(threading.Thread):
         while len(stamps(self.folder)) < self.marks:
             if self.stopped.wait(0.002) or time.monotonic() > self.deadline:
                 return
+        self.before = stamps(self.folder)  # before the deed: while it lasts, those that it spares go on
         try:
             self.deed()
         except Exception as error:  # told by who waits for it
             self.failure = error
-        self.before = stamps(self.folder)
 
     def wait(self, seconds: float = 120.0) -> None:
         """Wait until it is done; an error where it never comes to it."""

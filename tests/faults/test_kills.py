@@ -10,7 +10,7 @@ from diffdask.errors import LostScheduler
 pytestmark = pytest.mark.faults
 
 #: Share of the blocks that is marked when it happens.
-POINTS = pytest.mark.parametrize("share", [0.01, 0.45, 0.85], ids=["early", "middle", "late"])
+POINTS = pytest.mark.parametrize("share", [0.01, 0.4, 0.75], ids=["early", "middle", "late"])
 
 
 @POINTS

@@ -76,6 +76,16 @@ def test_a_tile_of_a_comparison_that_was_begun_anew_since_is_neither_written_nor
     assert marked_blocks(results, similarity) == {(0, 1)}
 
 
+def test_a_group_that_was_only_half_begun_is_begun_anew(results):
+    whole = compared(results)
+    group = zarr.open_group(str(results), path="common-arc", mode="r+")
+    for name in ("made", "parameters", "version", "complete"):
+        del group.attrs[name]
+    again = compared(results)
+    for name in whole.variables:
+        np.testing.assert_array_equal(again[name], whole[name], err_msg=str(name))
+
+
 def test_an_interrupted_comparison_goes_on_where_it_stopped(results, monkeypatch):
     monkeypatch.setattr(module, "_SMALLEST_TILE", 7)
     whole = compared(results)

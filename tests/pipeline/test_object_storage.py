@@ -1,5 +1,6 @@
 """The verbs on a real S3 over HTTP: what a folder gives, bit for bit, also when S3 is ill for a while."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -92,9 +93,10 @@ def test_all_on_s3_is_that_of_a_folder_bit_for_bit_and_holds_no_credential(small
     assert not any(word in caplog.text for word in (KEY, SECRET))
 
 
-def test_a_screen_that_was_stopped_goes_on_where_it_stopped(small, local, bucket, monkeypatch):
-    frames, results = bring(small, f"{bucket}/frames.zarr"), f"{bucket}/results.zarr"
-    done = []
+@contextlib.contextmanager
+def stopped_after_two_marks(monkeypatch, module):
+    """Let a module's third mark fail; gives the blocks that were marked."""
+    done, mark_block = [], module.mark_block
 
     def stop_after_two(store, group, block, **note):
         if len(done) == 2:
@@ -102,11 +104,15 @@ def test_a_screen_that_was_stopped_goes_on_where_it_stopped(small, local, bucket
         done.append(block)
         mark_block(store, group, block, **note)
 
-    mark_block = screen_module.mark_block
     with monkeypatch.context() as patched:
-        patched.setattr(screen_module, "mark_block", stop_after_two)
-        with pytest.raises(BadStore, match="stopped"):
-            small.screen(results, frames=frames)
+        patched.setattr(module, "mark_block", stop_after_two)
+        yield done
+
+
+def test_a_screen_that_was_stopped_goes_on_where_it_stopped(small, local, bucket, monkeypatch):
+    frames, results = bring(small, f"{bucket}/frames.zarr"), f"{bucket}/results.zarr"
+    with stopped_after_two_marks(monkeypatch, screen_module) as done, pytest.raises(BadStore, match="stopped"):
+        small.screen(results, frames=frames)
     assert marked_blocks(results, "screen") == set(done)
     stamps = {block: storage_at(results).stamp(f"marks/screen/{block[0]}-{block[1]}") for block in done}
     assert status(results)["stages"]["screen"]["blocks_done"] == 2
@@ -117,19 +123,8 @@ def test_a_screen_that_was_stopped_goes_on_where_it_stopped(small, local, bucket
 
 
 def test_an_ingest_that_was_stopped_goes_on_where_it_stopped(small, local, bucket, monkeypatch):
-    done = []
-
-    def stop_after_two(store, group, block, **note):
-        if len(done) == 2:
-            raise BadStore("stopped")
-        done.append(block)
-        mark_block(store, group, block, **note)
-
-    mark_block = frames_writer.mark_block
-    with monkeypatch.context() as patched:
-        patched.setattr(frames_writer, "mark_block", stop_after_two)
-        with pytest.raises(BadStore, match="stopped"):
-            bring(small, f"{bucket}/frames.zarr")
+    with stopped_after_two_marks(monkeypatch, frames_writer), pytest.raises(BadStore, match="stopped"):
+        bring(small, f"{bucket}/frames.zarr")
     with pytest.raises(BadStore, match=r"unfinished \(2 blocks written, 46 frames planned\)"):
         open_frames(f"{bucket}/frames.zarr")
     assert status(f"{bucket}/frames.zarr")["stages"]["frames"]["blocks_done"] == 2

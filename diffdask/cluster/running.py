@@ -1,18 +1,25 @@
-"""A task for every block, a bounded number of them in flight, whatever happens to workers.
+"""A task for every block, or for a few small ones, a bounded number of them in flight, whatever happens to workers.
 
 A worker that dies takes down with it all blocks that were sent to it. Dask
 sends them to others, but gives up a block that was there three times, be it the
 culprit or not. Such a block is therefore run once more at the end, alone: only
 one that takes down its workers then is to blame.
+
+A task costs driver, scheduler and worker some five milliseconds, whatever it
+does. Blocks that take little more than that are done several to a task, so that
+it lasts about a quarter of a second; if one of them fails, all of the task are
+done once more, one by one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import queue
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -26,6 +33,12 @@ BLOCKS_IN_FLIGHT_PER_THREAD = 16
 
 #: Workers that a block may take down before Dask gives it up, less one: three tries.
 ALLOWED_FAILURES = 2
+
+#: How long a task should last where blocks may be done together, s, and the most that are.
+_TASK_LASTS, _MOST_TOGETHER = 0.25, 64
+
+#: Over how long it is measured how long a block takes, s.
+_MEASURED = 1.0
 
 #: How often to count workers, which come and go, s.
 _COUNT_EVERY = 5.0
@@ -44,6 +57,8 @@ def run_blocks(
     in_flight: int | None = None,
     on_failure: Callable[[Block, BaseException], None] | None = None,
     wants_results: bool = True,
+    together: bool = False,
+    name: str = "block",
 ) -> Iterator[tuple[Block, Any]]:
     """Run a task on every block, a bounded number at a time, in order of completion.
 
@@ -63,6 +78,11 @@ def run_blocks(
         If it raises itself, that ends the run.
     wants_results
         Fetch what tasks return, which costs a millisecond each; else it is None.
+    together
+        Several blocks may be done in one task where they are small; nothing that they return is fetched. A block may be
+        done twice then, so the task should see whether it was done already.
+    name
+        Of the tasks, in Dask's dashboard and report.
 
     Yields
     ------
@@ -91,8 +111,10 @@ def run_blocks(
     def blame(block: Block, error: BaseException) -> None:
         fail(block, _killed(block, error) if _is_killed(error) else error)
 
-    yield from _run_window(client, task, iter(blocks), _Room(client, in_flight), suspect, wants_results)
-    yield from _run_window(client, task, iter(suspects), _Room(client, 1), blame, wants_results)
+    window = _Window(client, task, name, wants_results=wants_results and not together)
+    room = _Room(client, in_flight)
+    yield from window.run(iter(blocks), room, suspect, _Together(room) if together else None)
+    yield from window.run(iter(suspects), _Room(client, 1), blame)
 
 
 class _Room:
@@ -101,6 +123,11 @@ class _Room:
     def __init__(self, client: Any, fixed: int | None) -> None:
         self._client, self._fixed = client, fixed
         self._threads, self._counted, self._last_seen = 1, -_COUNT_EVERY, time.monotonic()
+
+    @property
+    def threads(self) -> int:
+        """Worker threads when they were counted last."""
+        return self._threads
 
     def count(self) -> int:
         """Give the number; workers are counted now and then."""
@@ -119,51 +146,94 @@ class _Room:
         return now
 
 
-def _run_window(
-    client: Any,
-    task: Callable[[Block], Any],
-    blocks: Iterator[Block],
-    room: _Room,
-    fail: Callable[[Block, BaseException], None],
-    wants_results: bool,
-) -> Iterator[tuple[Block, Any]]:
-    running: dict[Any, Block] = {}
-    finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+class _Together:
+    """How many blocks to do in one task: as many as take about a quarter of a second, as far as is known."""
 
-    def start(block: Block) -> None:
-        future = client.submit(task, block, pure=False)
-        running[future] = block
-        future.add_done_callback(finished.put)
+    def __init__(self, room: _Room) -> None:
+        self._room, self._size, self._done, self._since = room, 1, 0, time.monotonic()
 
-    def fill() -> None:
-        with _lost_is_said(client):
-            for block in itertools.islice(blocks, max(0, room.count() - len(running))):
-                start(block)
+    def note(self, done: int) -> None:
+        """Note that a task of so many blocks is done."""
+        self._done += done
+        elapsed = time.monotonic() - self._since
+        if elapsed >= _MEASURED:
+            rate = self._done / elapsed / max(1, self._room.threads)
+            self._size = min(max(1, round(_TASK_LASTS * rate)), 2 * self._size, _MOST_TOGETHER)
+            self._done, self._since = 0, time.monotonic()
 
-    try:
-        fill()
-        while running:
-            try:
-                future = finished.get(timeout=_COUNT_EVERY)
-            except queue.Empty:
-                fill()
-                continue
-            block = running.pop(future)
-            if future.status in _UNDONE:
-                future.release()
-                with _lost_is_said(client):
-                    start(block)
-                continue
-            error, result = _outcome_of(client, future, wants_results)
-            future.release()
+    def size(self) -> int:
+        """Give the number."""
+        return self._size
+
+
+class _Window:
+    """Tasks in flight, and what comes of them."""
+
+    def __init__(self, client: Any, task: Callable[[Any], Any], name: str, *, wants_results: bool) -> None:
+        self._client, self._task, self._name, self._wants_results = client, task, name, wants_results
+        self._running: dict[Any, tuple[Any, ...]] = {}
+        self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def run(
+        self,
+        blocks: Iterator[Block],
+        room: _Room,
+        fail: Callable[[Block, BaseException], None],
+        together: _Together | None = None,
+    ) -> Iterator[tuple[Block, Any]]:
+        """Run the task on blocks as long as there are any; those of a task that failed again, one by one."""
+        again: list[Block] = []
+
+        def fill() -> None:
+            with _lost_is_said(self._client):
+                size = together.size() if together else 1
+                for _ in range(room.count() - len(self._running)):
+                    taken = (again.pop(0),) if again else tuple(itertools.islice(blocks, size))
+                    if not taken:
+                        return
+                    self._start(taken)
+
+        try:
             fill()
-            if error is None:
-                yield block, result
-            else:
-                fail(block, error)
-    finally:
-        if running and client.status == "running":
-            client.cancel(list(running), force=True)
+            while self._running:
+                try:
+                    future = self._finished.get(timeout=_COUNT_EVERY)
+                except queue.Empty:
+                    fill()
+                    continue
+                taken = self._running.pop(future)
+                if future.status in _UNDONE:
+                    future.release()
+                    with _lost_is_said(self._client):
+                        self._start(taken)
+                    continue
+                error, result = _outcome_of(self._client, future, self._wants_results)
+                future.release()
+                if error is not None and len(taken) > 1 and not _is_killed(error):
+                    again += taken
+                fill()
+                if error is None:
+                    if together:
+                        together.note(len(taken))
+                    yield from ((block, result) for block in taken)
+                elif len(taken) == 1 or _is_killed(error):
+                    for block in taken:
+                        fail(block, error)
+        finally:
+            if self._running and self._client.status == "running":
+                self._client.cancel(list(self._running), force=True)
+
+    def _start(self, taken: tuple[Any, ...]) -> None:
+        task, blocks = (self._task, taken[0]) if len(taken) == 1 else (functools.partial(_do_each, self._task), taken)
+        future = self._client.submit(task, blocks, key=f"{self._name}-{uuid.uuid4().hex}")
+        self._running[future] = taken
+        future.add_done_callback(self._finished.put)
+
+
+def _do_each(task: Callable[[Block], Any], blocks: tuple[Block, ...]) -> None:
+    """Do several blocks, one after the other: what a worker does with those of one task."""
+    for block in blocks:
+        task(block)
 
 
 #: Of a block that was done until the worker that held its result died. It is submitted again: what is marked is not

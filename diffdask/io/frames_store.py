@@ -156,18 +156,20 @@ def take_frames(path: str | Path, frames: Sequence[int]) -> xr.Dataset:
     BadFrames
         If a frame is missing.
     """
-    store = _opened(path)
+    store, numbers = _opened_of(path, frames)
     adu = store.arrays["adu"]
-    count = adu.shape[0]
-    numbers = np.asarray(frames, dtype=np.int64)
-    if numbers.size and not (numbers.min() >= 0 and numbers.max() < count):
-        raise BadParameter(f"frames {numbers.min()} to {numbers.max()} were asked of '{path}', which has {count}")
     read = store.read(numbers, ("adu", *FRAME_COLUMNS))
     for frame, pixels in zip(numbers.tolist(), read.adu.values, strict=True):
         if not pixels.any() and not storage_at(path).exists(_shard_of(adu, frame)):  # what is not there reads as zeros
             storage_at(path).stamp("zarr.json")
             raise BadFrames(_MISSING.format(frame, path, _shard_of(adu, frame)))
     return read
+
+
+def take_columns(path: str | Path, frames: Sequence[int] | np.ndarray, *, columns: Sequence[str]) -> xr.Dataset:
+    """Read all but ``adu`` of single frames, in the order given: of columns, only the chunks that those are in."""
+    store, numbers = _opened_of(path, frames)
+    return store.read(numbers, columns)
 
 
 def read_layout(path: str | Path) -> GeometryFile:
@@ -304,6 +306,15 @@ def _opened_with(path: str | Path, start: int, stop: int) -> _Opened:
     if not 0 <= start <= stop <= count:
         raise BadParameter(f"frames {start} to {stop} were asked of '{path}', which has {count}")
     return store
+
+
+def _opened_of(path: str | Path, frames: Sequence[int] | np.ndarray) -> tuple[_Opened, np.ndarray]:
+    """Open a finished store that has these single frames; also their numbers as an array."""
+    store, numbers = _opened(path), np.asarray(frames, dtype=np.int64)
+    count = store.arrays["adu"].shape[0]
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < count):
+        raise BadParameter(f"frames {numbers.min()} to {numbers.max()} were asked of '{path}', which has {count}")
+    return store, numbers
 
 
 def _opened(path: str | Path) -> _Opened:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -42,21 +45,36 @@ class HitFinder(BaseEstimator):
     def fit(self, peak_count: np.ndarray, excess: np.ndarray, run: np.ndarray) -> HitFinder:
         """Learn what is usual from all frames, each (n,): peaks, diffuse excess (NaN where unknown) and run."""
         is_blank = (peak_count < self.min_peaks) & np.isfinite(excess)
-        overall = self.overall_limit_ = self._limit(excess[is_blank])
+        self.overall_limit_ = self._limit(excess[is_blank])
+        parts: dict[int, list[np.ndarray]] = {}
+        for number, rows in _stretches(run):
+            parts.setdefault(number, []).append(excess[rows][is_blank[rows]])
         self.limit_ = {}
-        for number in np.unique(run):
-            own = excess[is_blank & (run == number)]
-            self.limit_[int(number)] = self._limit(own) if own.size >= _BLANKS else overall
+        for number in sorted(parts):
+            own = np.concatenate(parts.pop(number))
+            self.limit_[number] = self._limit(own) if own.size >= _BLANKS else self.overall_limit_
         return self
 
     def predict(self, peak_count: np.ndarray, excess: np.ndarray, run: np.ndarray) -> np.ndarray:
         """Say which frames are hits, (n,) bool."""
         check_is_fitted(self)
-        limit = np.array([self.limit_.get(int(number), self.overall_limit_) for number in run])
-        return np.asarray((peak_count >= self.min_peaks) | (np.nan_to_num(excess, nan=-np.inf) > limit))
+        is_hit = np.asarray(peak_count >= self.min_peaks)
+        for number, rows in _stretches(run):
+            is_hit[rows] |= excess[rows] > self.limit_.get(number, self.overall_limit_)  # an unknown one is not
+        return is_hit
 
     def _limit(self, excess: np.ndarray) -> float:
+        """Give the limit of blanks, whose array is used up: there may be millions."""
         if excess.size < _BLANKS:
             return np.inf
-        middle = float(np.median(excess))
-        return middle + self.min_excess * 1.4826 * float(np.median(np.abs(excess - middle)))
+        middle = float(np.median(excess, overwrite_input=True))
+        excess -= middle
+        return middle + self.min_excess * 1.4826 * float(np.median(np.abs(excess, out=excess), overwrite_input=True))
+
+
+def _stretches(run: np.ndarray) -> Iterator[tuple[int, slice]]:
+    """Frames of one run that follow each other; a run may come in several."""
+    cuts = (np.flatnonzero(run[1:] != run[:-1]) + 1).tolist()
+    for start, stop in itertools.pairwise([0, *cuts, run.size]):
+        if start < stop:
+            yield int(run[start]), slice(start, stop)

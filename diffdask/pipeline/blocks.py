@@ -124,7 +124,7 @@ def run_marked(
             failures.add(block, error)
             bar.fail(block[1] - block[0])
 
-        for block, _ in run_blocks(client, attempt, left, on_failure=fail, wants_results=False):
+        for block, _ in run_blocks(client, attempt, left, on_failure=fail, together=True, name=what):
             failures.interrupt()
             bar.update(block[1] - block[0])
     failures.tell(unit, of=len(blocks))

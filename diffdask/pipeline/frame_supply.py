@@ -137,11 +137,11 @@ def _look_at_store(path: str | Path) -> FrameSupply | None:
 
 def _count_settings(path: str | Path) -> int:
     """Count the settings of frames in a store; 0 where it cannot be known."""
-    from diffdask.io.frames_store import open_frames
+    from diffdask.pipeline.layout import read_setting_columns
     from diffdask.steps.layout import group_settings, setting_columns
 
     try:
-        return len(group_settings(*setting_columns(open_frames(path).drop_vars("adu")))[0])
+        return len(group_settings(*setting_columns(read_setting_columns(path)))[0])
     except BadStore:  # an ingest stopped half-way
         return 0
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from diffdask.cluster import tell_counts
-from diffdask.io.frames_store import take_frames
+from diffdask.io.frames_store import read_frame_columns, take_columns, take_frames
 from diffdask.io.marks import mark_block, marked_blocks, unmark_blocks
 from diffdask.io.nuisance_store import save_nuisance
 from diffdask.io.paths import absolute, join
@@ -64,13 +63,14 @@ _BLOCK_HITS = 32
 _FEATURE_HITS = 128
 
 
-def decide_hits(results: str | Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
+def decide_hits(frames: str | Path, results: str | Path, how: dict[str, Any]) -> None:
     """Write ``frame_is_hit`` for all frames, now that it is known what is usual; with that the screen is finished.
 
     Features and scores of other hits than these are thrown away; haloes and pictures are to be gone on with.
     """
-    screened = (read_column(results, "screen", name) for name in ("frame_peak_count", "frame_diffuse_excess"))
-    seen = (*screened, columns.run.values)
+    excess = read_column(results, "screen", "frame_diffuse_excess")
+    run = read_frame_columns(frames, 0, excess.size, columns=("run",)).run.values
+    seen = (read_column(results, "screen", "frame_peak_count"), excess, run)
     finder = HitFinder(min_peaks=how["min_peaks"], min_excess=how["min_excess"]).fit(*seen)
     is_hit = finder.predict(*seen)
     write_rows(results, "screen", 0, wrap(frame_is_hit=is_hit))
@@ -121,7 +121,7 @@ def average_hits(
     finish_group(results, "hits")
 
 
-def find_features(results: str | Path, columns: xr.Dataset, how: dict[str, Any]) -> None:
+def find_features(frames: str | Path, results: str | Path, how: dict[str, Any]) -> None:
     """Clean the hits of what they share, and find their azimuthal features and their structure."""
     hits = open_hits(results)
     if open_group(results, "features") is not None:
@@ -131,7 +131,9 @@ def find_features(results: str | Path, columns: xr.Dataset, how: dict[str, Any])
     significance = np.divide(hits.polar_residual.values, noise, out=nothing, where=noise > 0)
     model = NuisanceComponents(component_count=how["component_count"], seed=how["seed"])
     cleaned = wrap(
-        cleaned_residual=model.fit_transform(significance, columns.run.values[hits.hit_frame.values]),
+        cleaned_residual=model.fit_transform(
+            significance, take_columns(frames, hits.hit_frame.values, columns=("run",)).run.values
+        ),
         polar_ring_q=hits.polar_ring_q.values,
         polar_coverage=hits.polar_coverage.values,
     )

@@ -11,22 +11,26 @@ import numpy as np
 import xarray as xr
 
 from diffdask.errors import BadGeometry, BadStore
+from diffdask.io.frames_store import frames_attributes, read_frame_columns
 from diffdask.io.paths import absolute
 from diffdask.io.results_store import open_group, replace_group
 from diffdask.io.storage import storage_at
 from diffdask.pixels import PixelList, list_pixels
 from diffdask.steps.layout import extend_settings, group_settings, lay_out_rings, setting_columns
 
+#: Columns that decide on a frame's setting.
+_COLUMNS = ("run", "photon_energy", "camera_length", "detector_shift")
 
-def make_layout(results: str | Path, columns: xr.Dataset, parameters: dict[str, Any]) -> None:
+
+def make_layout(results: str | Path, frames: str | Path, parameters: dict[str, Any]) -> None:
     """Lay out pixels for all settings; rings once chosen stay when frames are added.
 
     Parameters
     ----------
     results
         The results store.
-    columns
-        Geometry and columns of all frames.
+    frames
+        The frames store; columns of all its frames are held only here, for of millions they are hundreds of megabytes.
     parameters
         Of :func:`lay_out_rings`.
 
@@ -35,7 +39,7 @@ def make_layout(results: str | Path, columns: xr.Dataset, parameters: dict[str, 
     BadStore
         If frames that were laid out before have got another energy, camera length or beam centre since.
     """
-    made = open_group(results, "layout")
+    made, columns = open_group(results, "layout"), read_setting_columns(frames)
     if made is None:
         grouped, fixed = group_settings(*setting_columns(columns)), {}
     else:
@@ -53,6 +57,11 @@ def make_layout(results: str | Path, columns: xr.Dataset, parameters: dict[str, 
     layout = lay_out_rings(columns, **{**parameters, **fixed}, grouped=grouped)
     stamp = {"parameters": parameters, "settings": grouped[0], "q_range": layout.attrs["q_range"]}
     replace_group(results, "layout", layout, stamp)
+
+
+def read_setting_columns(frames: str | Path) -> xr.Dataset:
+    """Read what decides on the settings of all frames, and the detector."""
+    return read_frame_columns(frames, 0, int(frames_attributes(frames)["frame_count"]), columns=_COLUMNS)
 
 
 def load_layout(results: str | Path) -> tuple[xr.Dataset, tuple[PixelList, ...]]:

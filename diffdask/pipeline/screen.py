@@ -16,7 +16,7 @@ import zarr
 
 from diffdask.cluster import connect, count, tell_counts
 from diffdask.errors import BadStore
-from diffdask.io.frames_store import each_frame, frames_attributes, open_frames, read_frame_columns
+from diffdask.io.frames_store import each_frame, frames_attributes, read_frame_columns
 from diffdask.io.marks import mark_block, marked_blocks, noted_blocks
 from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import check_made, create_results, remove_group, stamp_of, start_group, write_rows
@@ -41,9 +41,6 @@ Parameters = dict[str, dict[str, Any]]
 
 #: Columns of the frames store that the screen of a block looks at.
 _COLUMNS = ("photon_energy", "frame_status")
-
-#: Columns of all frames that the driver holds.
-_LAYOUT_COLUMNS = ("run", "photon_energy", "camera_length", "detector_shift")
 
 _SCREEN_VARIABLES = (
     "frame_is_hit",
@@ -215,15 +212,14 @@ def screen(
     screening_parameters(**parameters["screen"])
     create_results(results, frames=frames)
     _check_parameters(results, parameters, overwrite=overwrite)
-    columns = open_frames(frames, columns=_LAYOUT_COLUMNS).drop_vars("adu")
-    make_layout(results, columns, parameters["layout"])
+    make_layout(results, frames, parameters["layout"])
     _check_rings(results, parameters)
     _note_asked(results, parameters)
     with connect(on) as client:
         _screen_frames(client, frames, results, parameters, retry=retry, progress=progress)
-        decide_hits(results, columns, parameters["hits"])
+        decide_hits(frames, results, parameters["hits"])
         average_hits(client, frames, results, parameters, progress=progress)
-    find_features(results, columns, parameters["features"])
+    find_features(frames, results, parameters["features"])
     return results
 
 

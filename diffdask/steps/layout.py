@@ -8,6 +8,8 @@ are the same for all settings, so that profiles can be compared.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import xarray as xr
 
@@ -25,6 +27,9 @@ from diffdask.variables import require, wrap
 #: Frames closer than this share a setting: m, relative, m. Half a step of the first and the last moves the outermost
 #: pixel of a CSPAD by less than 0.6 pixels; half a step of energy changes q by 0.5 %, a third of a polar ring.
 _CAMERA_LENGTH_STEP, _ENERGY_STEP, _SHIFT_STEP = 1e-4, 1e-2, 2.5e-5
+
+#: Frames whose numbers are looked at together.
+_PIECE = 1 << 18
 
 #: Camera length m, photon energy eV, shift x m, shift y m.
 Setting = tuple[float, float, float, float]
@@ -137,27 +142,27 @@ def group_settings(
         (frame,) index of the frame's setting; frames without energy or camera
         length are given setting 0 and must be told apart by ``frame_status``.
     """
-    shift = _run_shifts(run, detector_shift)
     usable = _has_setting(camera_length, photon_energy)
     if not usable.any():
         raise BadGeometry("no frame has a photon energy and a camera length")
-    numbers = np.column_stack([camera_length, photon_energy, shift])
     energy_origin = np.median(photon_energy[usable])
-    keys = np.column_stack(
-        [
-            np.round(camera_length / _CAMERA_LENGTH_STEP),
-            np.round(np.log(np.where(usable, photon_energy, 1.0) / energy_origin) / _ENERGY_STEP),
-            np.round(shift / _SHIFT_STEP),
-        ]
-    )
-    _, inverse = np.unique(keys[usable], axis=0, return_inverse=True)
-    frame_setting = np.zeros(run.size, dtype=np.int64)
-    frame_setting[usable] = inverse.ravel()
-    settings = []
-    for index in range(int(frame_setting.max()) + 1):
-        length, energy, x, y = numbers[usable & (frame_setting == index)].mean(axis=0)
-        settings.append((float(length), float(energy), float(x), float(y)))
-    return settings, frame_setting
+    frame_setting = np.zeros(run.size, dtype=np.int32)
+    examples = np.empty((0, 4))  # a frame of each setting of each piece
+    for rows, numbers in _pieces_of_numbers(camera_length, photon_energy, run, detector_shift):
+        numbers = numbers[usable[rows]]
+        first, place = _number_rows(_in_steps(numbers, energy_origin))
+        frame_setting[rows][usable[rows]] = len(examples) + place
+        examples = np.concatenate([examples, numbers[first]])
+    first, place = _number_rows(_in_steps(examples, energy_origin))
+    frame_setting[usable] = place[frame_setting[usable]]
+    away, size = np.zeros((first.size, 4)), np.zeros(first.size)
+    for rows, numbers in _pieces_of_numbers(camera_length, photon_energy, run, detector_shift):
+        mine = frame_setting[rows][usable[rows]]
+        apart = (numbers[usable[rows]] - examples[first][mine]).T
+        away += np.column_stack([np.bincount(mine, weights=one, minlength=first.size) for one in apart])
+        size += np.bincount(mine, minlength=first.size)
+    settings = examples[first] + away / size[:, None]
+    return [tuple(setting) for setting in settings.tolist()], frame_setting
 
 
 def extend_settings(
@@ -190,26 +195,33 @@ def extend_settings(
         If frames are gone, or one of the first frames no longer fits its setting.
     """
     known = frame_setting.size
-    usable = _has_setting(camera_length, photon_energy)
-    numbers = np.column_stack([camera_length, photon_energy, _run_shifts(run, detector_shift)])
     if known > run.size:
         raise BadGeometry(f"there are {run.size} frames, fewer than the {known} before")
-    # a frame is at most a step from the mean of its setting, and a hair for rounding
-    moved = usable[:known] & (_steps_apart(numbers[:known], np.array(settings)[frame_setting]) > 1.01)
-    if moved.any():
-        raise BadGeometry(f"photon energy, camera length or beam centre of {moved.sum()} frames changed")
-    found = np.concatenate([frame_setting, np.zeros(run.size - known, dtype=np.int64)])
-    nearest = np.full(run.size - known, 0.5)  # in steps; further away than that is a setting of its own
-    is_new = usable[known:].copy()
-    for index, setting in enumerate(settings):
-        apart = _steps_apart(numbers[known:], np.array(setting))
-        closer = usable[known:] & (apart <= nearest)
-        found[known:][closer], nearest[closer], is_new[closer] = index, apart[closer], False
+    columns = (camera_length, photon_energy, run, detector_shift)
+    usable = _has_setting(camera_length, photon_energy)
+    found = np.zeros(run.size, dtype=np.int32)
+    found[:known] = frame_setting
+    is_new = np.zeros(run.size, dtype=bool)
+    moved = 0
+    for rows, numbers in _pieces_of_numbers(*columns):
+        before = max(0, known - rows.start)  # rows of the piece that were grouped already
+        # a frame is at most a step from the mean of its setting, and a hair for rounding
+        apart = _steps_apart(numbers[:before], np.array(settings)[found[rows][:before]])
+        moved += int((usable[rows][:before] & (apart > 1.01)).sum())
+        nearest = np.full(len(numbers[before:]), 0.5)  # in steps; further away than that is a setting of its own
+        is_new[rows][before:] = usable[rows][before:]
+        for index, setting in enumerate(settings):
+            apart = _steps_apart(numbers[before:], np.array(setting))
+            closer = usable[rows][before:] & (apart <= nearest)
+            found[rows][before:][closer], nearest[closer] = index, apart[closer]
+            is_new[rows][before:][closer] = False
+    if moved:
+        raise BadGeometry(f"photon energy, camera length or beam centre of {moved} frames changed")
     if not is_new.any():
         return settings, found
-    rows = known + np.flatnonzero(is_new)
-    added, found_added = group_settings(camera_length[rows], photon_energy[rows], run[rows], numbers[rows, 2:])
-    found[rows] = len(settings) + found_added
+    shift = np.concatenate([numbers[is_new[rows], 2:] for rows, numbers in _pieces_of_numbers(*columns)])
+    added, found_added = group_settings(camera_length[is_new], photon_energy[is_new], run[is_new], shift)
+    found[is_new] = len(settings) + found_added
     return [*settings, *added], found
 
 
@@ -218,15 +230,59 @@ def setting_columns(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     return ds.camera_length.values, ds.photon_energy.values, ds.run.values, ds.detector_shift.values
 
 
-def _run_shifts(run: np.ndarray, detector_shift: np.ndarray) -> np.ndarray:
-    """Median shift of each frame's run, (frame, xy) m; zero where the run has none."""
-    shift = np.zeros((run.size, 2))
-    for number in np.unique(run):
-        seen = detector_shift[run == number]
-        seen = seen[np.isfinite(seen).all(axis=1)]
-        if seen.size:
-            shift[run == number] = np.median(seen, axis=0)
-    return shift
+def _pieces_of_numbers(
+    camera_length: np.ndarray, photon_energy: np.ndarray, run: np.ndarray, detector_shift: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Numbers that make a setting, some frames at a time: of millions, what is made of them takes gigabytes.
+
+    Yields
+    ------
+    tuple
+        (frames, numbers (frame, 4): camera length m, photon energy eV, shift x and y m of the frame's run).
+    """
+    runs, shifts = _run_shifts(run, detector_shift)
+    for start in range(0, run.size, _PIECE):
+        rows = slice(start, start + _PIECE)
+        shift = shifts[np.searchsorted(runs, run[rows])]
+        yield rows, np.column_stack([camera_length[rows], photon_energy[rows], shift])
+
+
+def _run_shifts(run: np.ndarray, detector_shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Runs in order, and the median shift of each, (run, xy) m; zero where none of its frames is indexed."""
+    runs = np.unique(run)
+    shifts = np.zeros((runs.size, 2))
+    is_indexed = np.isfinite(detector_shift).all(axis=1)
+    of_indexed, seen = run[is_indexed], detector_shift[is_indexed]
+    for number in np.unique(of_indexed):
+        shifts[np.searchsorted(runs, number)] = np.median(seen[of_indexed == number], axis=0)
+    return runs, shifts
+
+
+def _in_steps(numbers: np.ndarray, energy_origin: float) -> np.ndarray:
+    """Whole steps that make a setting, (frame, 4), of usable frames."""
+    length, energy, shift = numbers[:, 0], numbers[:, 1], numbers[:, 2:]
+    ratio = np.log(energy / energy_origin)
+    return np.round(np.column_stack([length / _CAMERA_LENGTH_STEP, ratio / _ENERGY_STEP, shift / _SHIFT_STEP]))
+
+
+def _number_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number rows of keys (row, column), equal ones alike, in the order of the keys.
+
+    As ``np.unique(..., axis=0)``, but fast, also where rows are mostly like the one before.
+
+    Returns
+    -------
+    tuple
+        (a row of each number, the number of each row).
+    """
+    changes = np.any(keys[1:] != keys[:-1], axis=1)
+    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), dtype=bool), changes]))
+    code = np.zeros(starts.size, dtype=np.int64)
+    for column in keys[starts].T:
+        values, place = np.unique(column, return_inverse=True)
+        _, code = np.unique(code * values.size + place, return_inverse=True)
+    _, first = np.unique(code, return_index=True)
+    return starts[first], np.repeat(code, np.diff(starts, append=len(keys)))
 
 
 def _has_setting(camera_length: np.ndarray, photon_energy: np.ndarray) -> np.ndarray:

@@ -48,6 +48,59 @@ def test_results_that_nobody_wants_are_not_fetched(client):
     assert sorted(found) == [(1, None), (2, None), (3, None)]
 
 
+DONE = []
+
+
+def take_a_millisecond(block):
+    time.sleep(0.001)
+    if block in (2000, 2001, 2999):
+        raise ValueError(f"block {block} is bad")
+    DONE.append(block)
+
+
+def take_long(block):
+    time.sleep(0.25)
+
+
+@pytest.fixture
+def tasks(client, monkeypatch):
+    """What is sent in each task."""
+    submit, sent = client.submit, []
+
+    def submit_and_note(task, blocks, **options):
+        sent.append(blocks)
+        return submit(task, blocks, **options)
+
+    monkeypatch.setattr(client, "submit", submit_and_note)
+    DONE.clear()
+    return sent
+
+
+def test_small_blocks_are_done_several_to_a_task_and_each_once(client, tasks):
+    found = list(run_blocks(client, take_a_millisecond, range(2000), together=True))
+    assert sorted(block for block, _ in found) == sorted(DONE) == list(range(2000))
+    assert len(tasks) < 1500
+    assert isinstance(tasks[0], int), "how long a block takes is not known at first"
+
+
+def test_blocks_that_may_not_be_done_together_or_take_long_have_a_task_each(client, tasks):
+    list(run_blocks(client, take_a_millisecond, range(1500)))
+    assert tasks == list(range(1500))
+    del tasks[:]
+    list(run_blocks(client, take_long, range(12), together=True, in_flight=4))
+    assert tasks == list(range(12))
+
+
+def test_of_blocks_done_together_only_those_that_fail_are_told_and_all_others_are_done(client, tasks):
+    failed = {}
+    found = list(run_blocks(client, take_a_millisecond, range(3000), on_failure=failed.__setitem__, together=True))
+    assert {block: str(error) for block, error in failed.items()} == {
+        n: f"block {n} is bad" for n in (2000, 2001, 2999)
+    }
+    assert sorted(block for block, _ in found) == sorted(set(DONE)) == sorted(set(range(3000)) - failed.keys())
+    assert any(isinstance(sent, tuple) and 2000 in sent for sent in tasks), "it was sent with others first"
+
+
 def test_a_client_whose_scheduler_is_gone_says_so():
     with connect("threads") as client:
         pass

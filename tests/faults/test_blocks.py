@@ -125,8 +125,11 @@ def flag(block, reason, *, store):
     (Path(store) / f"flagged-{block[0]}").write_text(reason)
 
 
-def test_a_block_that_kills_its_workers_is_put_in_quarantine_and_the_rest_is_done(cluster, tmp_path, caplog):
-    blocks, poison = [(n, n + 1) for n in range(40)], (11, 12)
+@pytest.mark.parametrize(("count", "first"), [(40, 11), (3000, 2500)], ids=["alone", "with others in its task"])
+def test_a_block_that_kills_its_workers_is_put_in_quarantine_and_the_rest_is_done(
+    cluster, tmp_path, caplog, count, first
+):
+    blocks, poison = [(n, n + 1) for n in range(count)], (first, first + 1)
     task = make_work(str(tmp_path), poison=[poison])
 
     def run(**options):
@@ -139,7 +142,7 @@ def test_a_block_that_kills_its_workers_is_put_in_quarantine_and_the_rest_is_don
     assert marked_blocks(tmp_path, "screen") == set(blocks) - {poison}
     (record,) = quarantined_blocks(tmp_path, "screen").values()
     assert "took down 4 workers" in record["reason"]
-    assert (tmp_path / "flagged-11").read_text() == record["reason"]
+    assert (tmp_path / f"flagged-{first}").read_text() == record["reason"]
     assert "1 blocks of 1 frames are in quarantine" in caplog.text
     assert "--retry" in caplog.text
     (tmp_path / "antidote").touch()

@@ -16,17 +16,14 @@ from diffdask.cluster.kubernetes_resources import (
     SCHEDULER_PORT,
     check_kubernetes,
     dask_cluster,
-    memory_needed,
     read_bytes,
-    worker_memory,
 )
 from diffdask.errors import BadJob
 from diffdask.pipeline.run import read_job
 from diffdask.version import __version__
 
 ROOT = Path(__file__).parents[2]
-CSPAD_BLOCK = 16 * 32 * 185 * 388 * 2  # bytes: 16 frames of int16
-DASK_PAUSES = 0.8  # share of its memory at which a worker takes no more tasks
+PAGE = ROOT / "docs" / "kubernetes.md"
 
 
 def of_kind(manifests, kind):
@@ -173,18 +170,6 @@ def test_memory_that_is_asked_for_is_memory_that_is_had(manifests, deployment):
         assert resources["requests"]["memory"] == resources["limits"]["memory"]
         assert "cpu" in resources["requests"]
         assert "cpu" not in resources["limits"]  # a limit would only make a core wait that nobody else uses
-
-
-def test_a_worker_can_screen_eight_settings_of_a_cspad_without_a_pause(manifests, deployment):
-    needed = memory_needed(CSPAD_BLOCK, settings=8)
-    for worker in named(deployment.containers(manifests), "worker"):
-        assert DASK_PAUSES * int(option(worker, "--memory-limit")) > needed
-    assert DASK_PAUSES * worker_memory("1Gi") < needed  # so that the claim says something
-
-
-def test_memory_needed_grows_with_threads_by_four_blocks_each():
-    one, two = (memory_needed(CSPAD_BLOCK, threads=threads) for threads in (1, 2))
-    assert two - one == 4 * CSPAD_BLOCK
 
 
 # ---- rights and secrets

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from diffdask.cluster import find_place
 from diffdask.cluster.kubernetes_resources import (
     KUBERNETES,
     NANNY_MEMORY,
@@ -19,7 +20,9 @@ from diffdask.cluster.kubernetes_resources import (
     read_bytes,
 )
 from diffdask.errors import BadJob
-from diffdask.pipeline.run import read_job
+from diffdask.io.paths import as_store
+from diffdask.pipeline.reach import check_reach
+from diffdask.pipeline.run import plan_calls, read_job
 from diffdask.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -250,9 +253,8 @@ def reached_by(policies, target, port):
     return into & out
 
 
-@pytest.mark.parametrize("overlay", ["volume", "s3"])
-def test_the_scheduler_hears_workers_and_the_driver_only_and_nobody_sees_the_dashboard(overlay, deployment):
-    policies = of_kind(deployment.render(deployment.folder / "overlays" / overlay), "NetworkPolicy")
+def test_the_scheduler_hears_workers_and_the_driver_only_and_nobody_sees_the_dashboard(manifests):
+    policies = of_kind(manifests, "NetworkPolicy")
     assert reached_by(policies, "scheduler", SCHEDULER_PORT) == {"worker", "job-runner"}
     assert reached_by(policies, "worker", 8788) == {"worker", "scheduler"}
     assert reached_by(policies, "worker", 8789) == {"scheduler"}
@@ -285,9 +287,7 @@ def test_policies_name_the_ports_that_pods_listen_on(manifests, deployment):
         assert (option(worker, "--worker-port"), option(worker, "--nanny-port")) == ("8788", "8789")
 
 
-@pytest.mark.parametrize("overlay", ["volume", "s3"])
-def test_the_dashboard_listens_within_its_pod_and_no_service_names_it(overlay, deployment):
-    manifests = deployment.render(deployment.folder / "overlays" / overlay)
+def test_the_dashboard_listens_within_its_pod_and_no_service_names_it(manifests, deployment):
     (scheduler,) = named(deployment.containers(manifests), "scheduler")
     assert option(scheduler, "--dashboard-address") == "127.0.0.1:8787"
     (cluster,) = [
@@ -389,3 +389,26 @@ def test_quantities_are_read_as_kubernetes_reads_them(text, bytes_):
 @pytest.mark.parametrize("overlay", ["volume", "s3"])
 def test_the_job_that_is_shipped_is_one(overlay, deployment):
     assert read_job(deployment.folder / "overlays" / overlay / "job.toml")
+
+
+# ---- what the documents tell to type
+
+
+def test_what_the_documents_apply_is_there_and_renders(deployment):
+    commands = " ".join(re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+    folders = set(re.findall(r"kubectl apply -k (\S+)", commands))
+    assert {ROOT / folder for folder in folders} <= {
+        path.parent for path in deployment.folder.rglob("kustomization.yaml")
+    }
+    assert all(deployment.render(ROOT / folder) for folder in folders)
+    for path in re.findall(r"(?:--file|--filename|--on) (deploy/\S+)|diffdask run (\S+)", commands):
+        assert (ROOT / "".join(path)).is_file(), path
+
+
+def test_a_job_that_the_documents_send_to_kubernetes_is_one_that_pods_can_see():
+    jobs = re.findall(r"diffdask run (\S+) --on deploy/kubernetes.toml", PAGE.read_text())
+    assert jobs
+    for job in jobs:
+        sections = read_job(ROOT / job)
+        calls = plan_calls(sections, as_store(sections.pop("folder")))
+        check_reach(calls, find_place(ROOT / "deploy" / "kubernetes.toml"))

@@ -21,7 +21,7 @@ KUBERNETES: dict[str, Any] = {
     "image": f"diffdask:{__version__}",
     "workers": 4,
     "threads": 1,
-    "memory": "2Gi",
+    "memory": "4Gi",
     "scheduler_memory": "2Gi",
     "claim": "",
     "s3_secret": "",

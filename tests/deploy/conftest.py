@@ -1,9 +1,13 @@
-"""Kustomize as far as ``deploy/kubernetes`` uses it, and strict schemas."""
+"""Manifests as Kustomize renders them, and strict schemas."""
 
 import copy
 import functools
 import importlib.util
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +15,28 @@ import pytest
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
-OVERLAYS = ("volume", "s3", "standing")
-
-#: Keys of a kustomization that are understood below; with another one, the rendering would quietly be another.
-UNDERSTOOD = {
-    *("apiVersion", "kind", "namespace", "resources", "components", "patches", "images", "configMapGenerator"),
-    "generatorOptions",
-}
-WITHOUT_NAMESPACE = {"Namespace"}
+OVERLAYS = ("volume", "s3", "standing")  # those that start pods
 
 
-def render(folder: Path, resources: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-    """Render a kustomization: resources, components, patches, images, names of the namespace."""
-    said = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    assert set(said) <= UNDERSTOOD, set(said) - UNDERSTOOD
-    resources = resources or []
-    for name in said.get("resources", []):
-        path = (folder / name).resolve()
-        resources += render(path) if path.is_dir() else [one for one in yaml.safe_load_all(path.read_text()) if one]
-    resources = copy.deepcopy(resources)  # anchors of YAML are one object
-    for name in said.get("components", []):
-        resources = render((folder / name).resolve(), resources)
-    for made in said.get("configMapGenerator", []):
-        data = {name: (folder / name).read_text() for name in made["files"]}
-        resources.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": made["name"]}, "data": data})
-    for patch in said.get("patches", []):
-        for one in resources:
-            if one["kind"] == patch["target"]["kind"]:
-                _apply(yaml.safe_load(patch["patch"]), one)
-    for image in said.get("images", []):
-        for container in (found for one in resources for found in containers(one)):
-            if container["image"].partition(":")[0] == image["name"]:
-                container["image"] = f"{image.get('newName', image['name'])}:{image['newTag']}"
-    for one in resources:
-        if "namespace" in said and one["kind"] not in WITHOUT_NAMESPACE:
-            one["metadata"]["namespace"] = said["namespace"]
-    return [_unshared(one) for one in resources]
+def render(folder: Path) -> list[dict[str, Any]]:
+    """Give what ``kubectl apply -k`` would send; a folder is rendered once, so copy it before you change it."""
+    return copy.deepcopy(_rendered(folder))
+
+
+@functools.cache
+def _rendered(folder: Path) -> list[dict[str, Any]]:
+    done = subprocess.run([kubectl(), "kustomize", folder], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.load_all(done.stdout, yaml.CSafeLoader) if one]
+
+
+@functools.cache
+def kubectl() -> str:
+    """Find kubectl, that of this Python's environment first."""
+    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found = shutil.which("kubectl", path=here)
+    assert found is not None, "no kubectl: 'make install' brings one on Linux; elsewhere put your own on the path"
+    return found
 
 
 def containers(resource: Any) -> list[dict[str, Any]]:
@@ -63,32 +53,6 @@ def pods(resource: Any) -> list[dict[str, Any]]:
         here = [resource] if "containers" in resource else []
         return here + [found for value in resource.values() for found in pods(value)]
     return [found for value in resource for found in pods(value)] if isinstance(resource, list) else []
-
-
-def _unshared(value: Any) -> Any:
-    """Copy so that no two places are one object, as anchors of YAML make them."""
-    if isinstance(value, dict):
-        return {key: _unshared(one) for key, one in value.items()}
-    return [_unshared(one) for one in value] if isinstance(value, list) else value
-
-
-def _apply(patch: list[dict[str, Any]], resource: dict[str, Any]) -> None:
-    """Apply a JSON patch (RFC 6902): add, replace and test."""
-    resource.update(_unshared(resource))
-    for operation in patch:
-        *way, last = operation["path"].strip("/").split("/")
-        at: Any = resource
-        for step in way:
-            at = at[int(step)] if isinstance(at, list) else at[step]
-        match operation["op"], at:
-            case "add", list() if last == "-":
-                at.append(operation["value"])
-            case (("add" | "replace"), _):
-                at[int(last) if isinstance(at, list) else last] = operation["value"]
-            case "test", _:
-                assert (at[int(last)] if isinstance(at, list) else at[last]) == operation["value"], operation
-            case other:
-                raise AssertionError(f"not understood: {other}")
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 import copy
 import re
 import shutil
-import subprocess
 import tomllib
 from pathlib import Path
 
@@ -11,27 +10,31 @@ import jsonschema
 import pytest
 import yaml
 
+from diffdask.cluster import find_place
 from diffdask.cluster.kubernetes_resources import (
     KUBERNETES,
     NANNY_MEMORY,
     SCHEDULER_PORT,
     check_kubernetes,
     dask_cluster,
-    memory_needed,
     read_bytes,
-    worker_memory,
 )
 from diffdask.errors import BadJob
-from diffdask.pipeline.run import read_job
+from diffdask.io.paths import as_store
+from diffdask.pipeline.reach import check_reach
+from diffdask.pipeline.run import plan_calls, read_job
 from diffdask.version import __version__
 
 ROOT = Path(__file__).parents[2]
-CSPAD_BLOCK = 16 * 32 * 185 * 388 * 2  # bytes: 16 frames of int16
-DASK_PAUSES = 0.8  # share of its memory at which a worker takes no more tasks
+PAGE = ROOT / "docs" / "kubernetes.md"
 
 
 def of_kind(manifests, kind):
     return [one for one in manifests if one["kind"] == kind]
+
+
+def named_ones(manifests, kind, name):
+    return [one for one in of_kind(manifests, kind) if one["metadata"]["name"] == name]
 
 
 def option(container, name):
@@ -86,14 +89,47 @@ def test_what_the_operator_makes_of_them_is_strictly_valid(manifests, deployment
         assert address.startswith("tls://")
 
 
+def copied(deployment, tmp_path, overlay, change):
+    """Give an overlay of a copy whose kustomization was edited."""
+    shutil.copytree(deployment.folder, tmp_path / "k")
+    path = tmp_path / "k" / "overlays" / overlay / "kustomization.yaml"
+    before = path.read_text()
+    path.write_text(change(before))
+    assert path.read_text() != before
+    return path.parent
+
+
 @pytest.mark.parametrize("overlay", ["volume", "s3", "standing"])
-def test_kustomize_renders_the_same(overlay, deployment):
-    if shutil.which("kubectl") is None:
-        pytest.skip("needs kubectl for a second opinion on the rendering")
-    folder = deployment.folder / "overlays" / overlay
-    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True)
-    theirs = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
-    assert theirs == {(one["kind"], one["metadata"]["name"]): one for one in deployment.render(folder)}
+def test_with_everything_that_an_overlay_offers_it_is_still_strictly_valid(overlay, deployment, tmp_path):
+    folder = copied(
+        deployment, tmp_path, overlay, lambda text: re.sub(r"^( +)# (- \.\.|newName)", r"\1\2", text, flags=re.M)
+    )
+    found = deployment.render(folder)
+    for resource in found:
+        deployment.check(resource)
+    offered = {path.parent.name for path in deployment.folder.glob("components/*/kustomization.yaml")}
+    told = yaml.safe_load((folder / "kustomization.yaml").read_text())["components"]
+    assert {"spot-workers", "prometheus"} <= {Path(path).name for path in told} <= offered
+    assert named_ones(found, "DaskWorkerGroup", "diffdask-spot")
+    assert named_ones(found, "NetworkPolicy", "prometheus")
+    (scheduler,) = named(deployment.containers(found), "scheduler")
+    assert option(scheduler, "--dashboard-address") == ":8787"  # which is why it is not there unless it is asked for
+    assert {one["image"] for one in deployment.containers(found)} == {f"registry.example/group/diffdask:{__version__}"}
+
+
+def test_a_key_that_kustomize_does_not_know_is_refused(deployment, tmp_path):
+    folder = copied(deployment, tmp_path, "volume", lambda text: text.replace("components:", "component:"))
+    with pytest.raises(AssertionError, match="unknown field"):
+        deployment.render(folder)
+
+
+def test_a_run_from_outside_finds_the_network_that_a_run_on_a_bucket_has(deployment):
+    outside, inside = (deployment.render(deployment.folder / "overlays" / name) for name in ("outside", "s3"))
+    for resource in outside:
+        deployment.check(resource)
+    assert not deployment.pods(outside)
+    assert of_kind(outside, "NetworkPolicy") == of_kind(inside, "NetworkPolicy")
+    assert of_kind(outside, "Role") == of_kind(inside, "Role") != []
 
 
 @pytest.mark.parametrize(
@@ -137,18 +173,6 @@ def test_memory_that_is_asked_for_is_memory_that_is_had(manifests, deployment):
         assert resources["requests"]["memory"] == resources["limits"]["memory"]
         assert "cpu" in resources["requests"]
         assert "cpu" not in resources["limits"]  # a limit would only make a core wait that nobody else uses
-
-
-def test_a_worker_can_screen_eight_settings_of_a_cspad_without_a_pause(manifests, deployment):
-    needed = memory_needed(CSPAD_BLOCK, settings=8)
-    for worker in named(deployment.containers(manifests), "worker"):
-        assert DASK_PAUSES * int(option(worker, "--memory-limit")) > needed
-    assert DASK_PAUSES * worker_memory("1Gi") < needed  # so that the claim says something
-
-
-def test_memory_needed_grows_with_threads_by_four_blocks_each():
-    one, two = (memory_needed(CSPAD_BLOCK, threads=threads) for threads in (1, 2))
-    assert two - one == 4 * CSPAD_BLOCK
 
 
 # ---- rights and secrets
@@ -229,9 +253,8 @@ def reached_by(policies, target, port):
     return into & out
 
 
-@pytest.mark.parametrize("overlay", ["volume", "s3"])
-def test_the_scheduler_hears_workers_and_the_driver_only_and_nobody_sees_the_dashboard(overlay, deployment):
-    policies = of_kind(deployment.render(deployment.folder / "overlays" / overlay), "NetworkPolicy")
+def test_the_scheduler_hears_workers_and_the_driver_only_and_nobody_sees_the_dashboard(manifests):
+    policies = of_kind(manifests, "NetworkPolicy")
     assert reached_by(policies, "scheduler", SCHEDULER_PORT) == {"worker", "job-runner"}
     assert reached_by(policies, "worker", 8788) == {"worker", "scheduler"}
     assert reached_by(policies, "worker", 8789) == {"scheduler"}
@@ -264,13 +287,15 @@ def test_policies_name_the_ports_that_pods_listen_on(manifests, deployment):
         assert (option(worker, "--worker-port"), option(worker, "--nanny-port")) == ("8788", "8789")
 
 
-@pytest.mark.parametrize("overlay", ["volume", "s3"])
-def test_the_dashboard_listens_within_its_pod_and_no_service_names_it(overlay, deployment):
-    manifests = deployment.render(deployment.folder / "overlays" / overlay)
+def test_the_dashboard_listens_within_its_pod_and_no_service_names_it(manifests, deployment):
     (scheduler,) = named(deployment.containers(manifests), "scheduler")
     assert option(scheduler, "--dashboard-address") == "127.0.0.1:8787"
-    (job,) = of_kind(manifests, "DaskJob")
-    service = job["spec"]["cluster"]["spec"]["scheduler"]["service"]
+    (cluster,) = [
+        one["spec"]["cluster"]["spec"] if one["kind"] == "DaskJob" else one["spec"]
+        for one in manifests
+        if one["kind"] in ("DaskJob", "DaskCluster")
+    ]
+    service = cluster["scheduler"]["service"]
     assert service["type"] == "ClusterIP"
     assert [port["port"] for port in service["ports"]] == [SCHEDULER_PORT]
 
@@ -293,10 +318,8 @@ def test_every_image_is_of_this_version(manifests, deployment):
 
 @pytest.mark.parametrize("overlay", ["volume", "s3", "standing"])
 def test_changing_the_image_in_one_place_changes_all(overlay, deployment, tmp_path):
-    shutil.copytree(deployment.folder, tmp_path / "k")
-    path = tmp_path / "k" / "overlays" / overlay / "kustomization.yaml"
-    path.write_text(path.read_text().replace(f"newTag: {__version__}", "newTag: 9.9.9"))
-    changed = deployment.containers(deployment.render(path.parent))
+    folder = copied(deployment, tmp_path, overlay, lambda text: text.replace(f"newTag: {__version__}", "newTag: 9.9.9"))
+    changed = deployment.containers(deployment.render(folder))
     assert {one["image"] for one in changed} == {"diffdask:9.9.9"}
 
 
@@ -322,7 +345,7 @@ def test_the_job_runs_on_the_cluster_that_the_package_would_make(overlay, storag
 
 
 def test_the_standing_cluster_is_the_one_that_the_package_would_make(deployment):
-    (cluster,) = deployment.render(deployment.folder / "cluster")[:1]
+    (cluster,) = of_kind(deployment.render(deployment.folder / "cluster"), "DaskCluster")
     made = dask_cluster({**written_place(), "claim": "", "s3_secret": ""}, tls_secret="diffdask-tls")
     assert cluster["spec"] == made["spec"]
     (spot,) = of_kind(deployment.render(deployment.folder / "components" / "spot-workers"), "DaskWorkerGroup")
@@ -366,3 +389,26 @@ def test_quantities_are_read_as_kubernetes_reads_them(text, bytes_):
 @pytest.mark.parametrize("overlay", ["volume", "s3"])
 def test_the_job_that_is_shipped_is_one(overlay, deployment):
     assert read_job(deployment.folder / "overlays" / overlay / "job.toml")
+
+
+# ---- what the documents tell to type
+
+
+def test_what_the_documents_apply_is_there_and_renders(deployment):
+    commands = " ".join(re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+    folders = set(re.findall(r"kubectl apply -k (\S+)", commands))
+    assert {ROOT / folder for folder in folders} <= {
+        path.parent for path in deployment.folder.rglob("kustomization.yaml")
+    }
+    assert all(deployment.render(ROOT / folder) for folder in folders)
+    for path in re.findall(r"(?:--file|--filename|--on) (deploy/\S+)|diffdask run (\S+)", commands):
+        assert (ROOT / "".join(path)).is_file(), path
+
+
+def test_a_job_that_the_documents_send_to_kubernetes_is_one_that_pods_can_see():
+    jobs = re.findall(r"diffdask run (\S+) --on deploy/kubernetes.toml", PAGE.read_text())
+    assert jobs
+    for job in jobs:
+        sections = read_job(ROOT / job)
+        calls = plan_calls(sections, as_store(sections.pop("folder")))
+        check_reach(calls, find_place(ROOT / "deploy" / "kubernetes.toml"))

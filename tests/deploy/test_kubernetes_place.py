@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from diffdask.cluster.kubernetes import open_kubernetes
-from diffdask.cluster.kubernetes_resources import CERTIFICATE_FILES, KUBERNETES
+from diffdask.cluster.kubernetes_resources import CERTIFICATE_FILES, KUBERNETES, worker_memory
 from diffdask.cluster.running import ALLOWED_FAILURES
 from diffdask.errors import BadJob
 
@@ -269,7 +269,7 @@ def test_a_run_makes_its_cluster_computes_encrypted_and_leaves_nothing(api):
         assert client.scheduler.address.startswith("tls://")
         assert client.submit(sum, [1, 2, 3]).result(timeout=30) == 6
         (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
-        assert worker["memory_limit"] == (2 << 30) - (384 << 20)
+        assert worker["memory_limit"] == worker_memory(PLACE["memory"])
         assert worker["nthreads"] == 1
         assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == ALLOWED_FAILURES
         (secret,) = [one for (kind, _), one in api.objects.items() if kind == "secrets"]

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "diffdask"
 #: Layers from the ground up. A module may import from layers below its own, and from those named beside it.
 LAYERS = (
     {"errors", "interruption", "pace", "version", "variables", "geometry", "planning", "symmetry"},
-    {"kernels", "models", "pixels", "image_map"},
+    {"kernels", "models", "pixels", "image_map", "frame_settings"},
     {"io", "steps"},
     {
         "catalogue",

@@ -11,6 +11,7 @@ from diffdask.cluster.performance import report_performance
 from diffdask.cluster.places import capacity_of, find_place, read_place
 from diffdask.cluster.running import run_blocks
 from diffdask.cluster.telling import Teller, count, page_link, tell_counts
+from diffdask.cluster.warming import warm_up
 
 __all__ = [
     "MALLOC",
@@ -24,4 +25,5 @@ __all__ = [
     "report_performance",
     "run_blocks",
     "tell_counts",
+    "warm_up",
 ]

@@ -137,8 +137,8 @@ def _look_at_store(path: str | Path) -> FrameSupply | None:
 
 def _count_settings(path: str | Path) -> int:
     """Count the settings of frames in a store; 0 where it cannot be known."""
+    from diffdask.frame_settings import group_settings, setting_columns
     from diffdask.pipeline.layout import read_setting_columns
-    from diffdask.steps.layout import group_settings, setting_columns
 
     try:
         return len(group_settings(*setting_columns(read_setting_columns(path)))[0])

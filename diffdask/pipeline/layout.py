@@ -11,12 +11,13 @@ import numpy as np
 import xarray as xr
 
 from diffdask.errors import BadGeometry, BadStore
+from diffdask.frame_settings import extend_settings, group_settings, setting_columns
 from diffdask.io.frames_store import frames_attributes, read_frame_columns
 from diffdask.io.paths import absolute
 from diffdask.io.results_store import open_group, replace_group
 from diffdask.io.storage import storage_at
 from diffdask.pixels import PixelList, list_pixels
-from diffdask.steps.layout import extend_settings, group_settings, lay_out_rings, setting_columns
+from diffdask.steps.layout import lay_out_rings
 
 #: Columns that decide on a frame's setting.
 _COLUMNS = ("run", "photon_energy", "camera_length", "detector_shift")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffdask.cluster import connect, find_place, page_link, report_performance, tell_counts
+from diffdask.cluster import connect, find_place, page_link, report_performance, tell_counts, warm_up
 from diffdask.errors import BadJob, nearest
 from diffdask.io.paths import as_store, is_url, join
 from diffdask.io.storage import storage_at
@@ -100,6 +100,7 @@ def _do(calls: Calls, record: Record, where: str | Path, *, on: Any, progress: b
         client = None
         if for_cluster:
             client = stack.enter_context(connect(on))
+            warm_up(client, VERBS[for_cluster[0]].module)
             told = stack.enter_context(_report_file(where))
             stack.enter_context(report_performance(client, told, title=Path(record["job"]).read_text()))
             if client.dashboard_link:

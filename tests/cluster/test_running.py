@@ -2,13 +2,14 @@
 
 import os
 import signal
+import sys
 import time
 
 import psutil
 import pytest
 from distributed import Future
 
-from diffdask.cluster import connect, run_blocks
+from diffdask.cluster import connect, run_blocks, warm_up
 from diffdask.errors import LostScheduler
 
 
@@ -180,3 +181,20 @@ def test_a_block_that_fails_when_its_lost_result_is_made_again_is_a_failed_block
     found = list(run_blocks(client, abs, range(4), on_failure=failed.__setitem__))
     assert sorted(found) == [(0, 0), (1, 1), (3, 3)]
     assert {block: str(error) for block, error in failed.items()} == {2: "not this time"}
+
+
+def test_workers_that_are_warmed_up_have_a_module_before_the_first_task(tmp_path):
+    place = tmp_path / "place.toml"
+    place.write_text('where = "laptop"\nworkers = 2\n')
+
+    def are_warm():  # workers cannot import this file
+        return client.run(lambda: "diffdask.pipeline.export" in sys.modules).values()
+
+    with connect(place) as client:
+        client.wait_for_workers(2)
+        assert not any(are_warm())
+        warm_up(client, "diffdask.pipeline.export")
+        wait_until(lambda: all(are_warm()))
+        warm_up(client, "diffdask.no_such_module")
+        assert list(run_blocks(client, abs, [1])) == [(1, 1)]
+    warm_up(client, "diffdask.pipeline.export")  # the scheduler is gone: not worth an error

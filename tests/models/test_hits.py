@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -86,3 +87,17 @@ def test_it_keeps_to_the_conventions_of_scikit_learn(campaign):
     assert finder.fit(*campaign) is finder
     with pytest.raises(NotFittedError):
         clone(finder).predict(*campaign)
+
+
+def test_millions_of_frames_take_less_memory_than_their_columns():
+    count = 1 << 21
+    random = np.random.default_rng(0)
+    columns = (random.integers(0, 3, count), random.normal(size=count), np.arange(count) // 50_000)
+    tracemalloc.start()
+    try:
+        found = HitFinder(min_peaks=5).fit(*columns).predict(*columns)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert not found.any()
+    assert most < sum(column.nbytes for column in columns)

@@ -5,13 +5,13 @@ import pytest
 import xarray as xr
 
 from diffdask.errors import BadParameter
+from diffdask.frame_settings import group_settings, setting_columns
 from diffdask.geometry import pixel_positions, reciprocal_points, wavelength
 from diffdask.kernels.residual import Screening
 from diffdask.pixels import list_pixels
 from diffdask.simulate.crystal import draw_rotation
 from diffdask.simulate.indexing import turn_about
 from diffdask.steps.haloes import find_directions, find_haloes
-from diffdask.steps.layout import group_settings, setting_columns
 from diffdask.variables import wrap
 
 CELL, HALO, MOSAICITY = np.array([30.0, 34.0, 38.0]), 14.0, 5e-3

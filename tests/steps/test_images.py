@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from diffdask.errors import BadGeometry, BadParameter, MissingVariable
+from diffdask.frame_settings import group_settings, setting_columns
 from diffdask.geometry import pixel_positions, positions_on_panels
 from diffdask.image_map import cover_detector, plan_images
 from diffdask.kernels.images import average_residual
@@ -13,7 +14,6 @@ from diffdask.pictures import picture_map
 from diffdask.pixels import list_pixels, make_scratch
 from diffdask.steps.background import remove_background
 from diffdask.steps.images import find_polar_nuisance, render_images, render_polar_images
-from diffdask.steps.layout import group_settings, setting_columns
 from diffdask.steps.polar import find_polar_residual
 from diffdask.steps.screening import screening_parameters
 from diffdask.variables import wrap

@@ -4,7 +4,7 @@ import pytest
 from diffdask.errors import BadGeometry, BadParameter, MissingVariable
 from diffdask.geometry import Geometry
 from diffdask.io.crystfel_geometry import read_geometry
-from diffdask.steps.layout import group_settings, lay_out_rings
+from diffdask.steps.layout import lay_out_rings
 
 PLAIN = {"ring_count": 40, "azimuth_count": 24, "polarisation_fraction": 0.0}
 
@@ -149,25 +149,6 @@ def test_frames_that_differ_little_share_a_setting_and_others_do_not(small):
     assert len(set(setting[:3])) == 1
     assert len({setting[0], setting[3], setting[4]}) == made.sizes["setting"] == 3
     assert 0 <= setting[5] < 3, "a frame without energy gets a setting, to be told apart by its status"
-
-
-def test_a_single_setting_is_exact(small):
-    columns = small.columns(3, photon_energy=np.full(3, 9487.31), camera_length=np.full(3, 0.080037))
-    settings, setting = group_settings(
-        columns.camera_length.values, columns.photon_energy.values, columns.run.values, columns.detector_shift.values
-    )
-    assert settings == [(pytest.approx(0.080037, rel=1e-12), pytest.approx(9487.31, rel=1e-12), 0.0, 0.0)]
-    assert setting.tolist() == [0, 0, 0]
-
-
-def test_no_frame_lies_further_than_half_a_step_from_its_setting():
-    random = np.random.default_rng(0)
-    length, energy = 0.1 + random.normal(scale=3e-4, size=300), 9500 * np.exp(random.normal(scale=0.03, size=300))
-    run = np.repeat(np.arange(3), 100)
-    settings, setting = group_settings(length, energy, run, np.full((300, 2), np.nan))
-    mine = np.array(settings)[setting]
-    assert np.abs(mine[:, 0] - length).max() <= 1e-4
-    assert np.abs(np.log(mine[:, 1] / energy)).max() <= 1e-2
 
 
 def test_a_run_takes_the_median_shift_of_its_indexed_frames(small):

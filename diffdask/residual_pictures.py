@@ -22,7 +22,7 @@ def draw_residuals(results: str | Path, chosen: Sequence[int]) -> dict[int, dict
     """Draw the residuals of frames, (frame number) to ``uri`` and ``limit`` (photons): peaks left out, smoothed."""
     if not chosen:
         return {}
-    pictured = pictures.picture_map(Geometry.from_dataset(open_frames(frames_path(results))))
+    pictured = pictures.picture_map(Geometry.from_dataset(open_frames(frames_path(results), columns=())))
     drawn = {}
     for frame, panels in residual_panels(results, chosen):
         image = pictures.smooth(pictures.assemble(pictures.leave_out_peaks(panels, pictured), pictured))

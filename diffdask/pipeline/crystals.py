@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from diffdask.errors import BadStore
-from diffdask.io.frames_store import open_frames
+from diffdask.io.frames_store import take_columns
 from diffdask.io.results_store import frames_path, open_features, open_group
 from diffdask.models.chance import borrow_frames
 from diffdask.steps.similarity import orient_hits
@@ -27,7 +27,8 @@ def find_lattice(results: str | Path) -> str:
     BadStore
         If no hit is indexed.
     """
-    lattice = open_frames(frames_path(results)).lattice.values[open_features(results).hit_frame.values].astype(str)
+    numbers = open_features(results).hit_frame.values
+    lattice = take_columns(frames_path(results), numbers, columns=("lattice",)).lattice.values.astype(str)
     known, times = np.unique(lattice[lattice != ""], return_counts=True)
     if not known.size:
         raise BadStore(
@@ -47,7 +48,7 @@ def find_crystals(results: str | Path, lattice: str) -> xr.Dataset:
     """
     numbers = open_features(results).hit_frame.values
     columns = ["orientation", "photon_energy", "lattice"]
-    frames = open_frames(frames_path(results))[columns].isel(frame=numbers).load()
+    frames = take_columns(frames_path(results), numbers, columns=columns)[columns]
     frames["orientation"] = frames.orientation.where(frames.lattice == lattice)
     cell = mean_cell(frames.orientation.values, laue_rotations(laue_group_of(lattice)))
     return orient_hits(frames, cell=cell).merge(wrap(hit_frame=numbers, crystal_cell=cell))

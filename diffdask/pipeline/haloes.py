@@ -20,7 +20,7 @@ import xarray as xr
 from diffdask.cluster import connect
 from diffdask.errors import BadStore
 from diffdask.geometry import Geometry
-from diffdask.io.frames_store import open_frames, take_frames
+from diffdask.io.frames_store import frames_attributes, take_columns, take_frames
 from diffdask.io.marks import mark_block, marked_blocks, read_note
 from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
@@ -119,7 +119,7 @@ def haloes(
     how = {"halo_length": halo_length, "spot_guard": spot_guard, "halo_q_min": halo_q_min}
     how |= {"halo_reach": halo_reach, "shell_count": shell_count}
     numbers = open_features(results).hit_frame.values
-    columns = open_frames(frames_path(results))[["orientation", "lattice"]].isel(frame=numbers)
+    columns = take_columns(frames_path(results), numbers, columns=("orientation", "lattice"))
     _check_lattices(results, columns)
     _look(absolute(results), take_frames(frames_path(results), []), numbers[:0], how)  # mistakes before the work
     if overwrite and not _is_stamped(results, how):
@@ -229,7 +229,7 @@ def _find_directions_once(results: str, stamp: Hashable) -> tuple[np.ndarray, ..
 def _write_columns(results: str | Path) -> None:
     """Spread over all frames what the catalogue shows."""
     found = open_unfinished(results, GROUP)
-    count = open_frames(frames_path(results)).sizes["frame"]
+    count = int(frames_attributes(frames_path(results))["frame_count"])
     columns = {name: np.full(count, np.nan) for name in ("frame_halo", "frame_lattice_share")}
     columns["frame_halo"][found.hit_frame.values] = standardise_scores(found.hit_halo.values)
     columns["frame_lattice_share"][found.hit_frame.values] = found.lattice_share.values

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffdask.classification import warn_of_weights
 from diffdask.errors import BadLabels, BadParameter, BadStore, nearest
-from diffdask.io.frames_store import frames_attributes, open_frames
+from diffdask.io.frames_store import frames_attributes, take_columns
 from diffdask.io.paths import as_store
 from diffdask.io.results_store import frames_path, open_features, open_screen
 from diffdask.io.whole_file import whole_file
@@ -250,5 +250,5 @@ def _find_labelled(
         raise BadLabels("methods are held against a person's labels: give a CSV file")
     hit_frame = open_features(results).hit_frame.values
     rows, y = find_training_hits(results, labels, hit_frame, seed=seed)
-    run = open_frames(frames_path(results)).run.values[hit_frame[rows]]
+    run = take_columns(frames_path(results), hit_frame[rows], columns=("run",)).run.values
     return rows, y, choose_groups(y, run, fold_by, fold_count=fold_count, seed=seed)

@@ -16,7 +16,7 @@ import xarray as xr
 
 from diffdask.cluster import connect
 from diffdask.errors import BadStore
-from diffdask.io.frames_store import open_frames
+from diffdask.io.frames_store import frames_attributes
 from diffdask.io.marks import mark_block, marked_blocks
 from diffdask.io.paths import absolute, as_store
 from diffdask.io.results_store import (
@@ -310,7 +310,7 @@ def _write_orientations(
 
 def _spread(results: str | Path, hit_frame: np.ndarray, columns: dict[str, np.ndarray]) -> xr.Dataset:
     """Rows of hits as rows of all frames."""
-    count = open_frames(frames_path(results)).sizes["frame"]
+    count = int(frames_attributes(frames_path(results))["frame_count"])
     nothing = {"O": "not a hit", "b": False, "f": np.nan}
     spread = {}
     for name, values in columns.items():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffdask.errors import BadParameter, BadStore, nearest
-from diffdask.io.frames_store import open_frames
+from diffdask.io.frames_store import frames_attributes, take_columns
 from diffdask.io.paths import as_store
 from diffdask.io.results_store import frames_path, open_features, replace_group
 from diffdask.pipeline.compare import ensure_compared
@@ -114,14 +114,13 @@ def _score_label_free(results: str | Path, *, seed: int, on: Any, progress: bool
 
 
 def _is_any_indexed(results: str | Path) -> bool:
-    frames = open_frames(frames_path(results))
-    return bool(np.isfinite(frames.orientation.values[open_features(results).hit_frame.values]).all(axis=(1, 2)).any())
+    hits = take_columns(frames_path(results), open_features(results).hit_frame.values, columns=("orientation",))
+    return bool(np.isfinite(hits.orientation.values).all(axis=(1, 2)).any())
 
 
 def _write_scores(results: str | Path, method: str, scored: HitScores) -> None:
     """Spread the scores of hits over all frames, and rank them."""
-    frames = open_frames(frames_path(results))
-    count = frames.sizes["frame"]
+    count = int(frames_attributes(frames_path(results))["frame_count"])
     columns = {name: np.full(count, np.nan) for name in scored.columns}
     for name, values in scored.columns.items():
         columns[name][scored.hit_frame] = values

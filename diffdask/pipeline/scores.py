@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffdask.errors import BadStore
-from diffdask.io.frames_store import frames_attributes, open_frames
+from diffdask.io.frames_store import frames_attributes, take_columns
 from diffdask.io.ranker_store import TrainedRanker, load_ranker
 from diffdask.io.results_store import frames_path, open_features
 from diffdask.models.label_free import LabelFreeScore
@@ -67,7 +67,8 @@ def score_by_ranker(results: str | Path, ranker: str) -> HitScores:
         score[found.is_there] = trained.ranker.predict_proba(seen)[:, 1]
     where = frames_path(results)
     if trained.frames_identity == frames_attributes(where)["identity"]:
-        score = _put_cross_fitted(score, open_frames(where).frame_id.values[found.hit_frame], trained)
+        frame_id = take_columns(where, found.hit_frame, columns=("frame_id",)).frame_id.values
+        score = _put_cross_fitted(score, frame_id, trained)
     return HitScores(
         hit_frame=found.hit_frame,
         source=np.where(np.isfinite(score), "ranker", "none: not indexed").astype(object),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffdask.errors import BadLabels, BadParameter, nearest
-from diffdask.io.frames_store import frames_attributes, open_frames
+from diffdask.io.frames_store import frames_attributes, take_columns
 from diffdask.io.paths import as_store
 from diffdask.io.ranker_store import TrainedRanker, save_ranker
 from diffdask.io.results_store import frames_path
@@ -107,12 +107,12 @@ def train(
         raise BadParameter(f"share = {share} must be above 0 and at most 1")
     found = take_features(results, features=features, similarity=similarity)
     where = frames_path(results)
-    frames = open_frames(where)
     rows, y = find_training_hits(results, labels, found.hit_frame, seed=seed)
     rows, y = leave_out_incomplete(found, rows, y)
     if share < 1:
         rows, y = draw_share(rows, y, share, seed)
     X = found.values[rows]
+    hits = take_columns(where, found.hit_frame[rows], columns=("run", "frame_id"))
     ranker = Ranker(
         component_count=component_count,
         C=C,
@@ -123,7 +123,7 @@ def train(
         prevalence=prevalence,
         seed=seed,
     )
-    run = choose_groups(y, frames.run.values[found.hit_frame[rows]], fold_by, fold_count=fold_count, seed=seed)
+    run = choose_groups(y, hits.run.values, fold_by, fold_count=fold_count, seed=seed)
     folds: dict[str, Any] = {"seed": seed, "group": run}
     if features == "diffusion-map":
         X = X[:, : choose_coordinates(ranker, X, y, fold_count=fold_count, **folds)]
@@ -134,7 +134,7 @@ def train(
         to,
         TrainedRanker(
             ranker=ranker,
-            frame_id=frames.frame_id.values[found.hit_frame[rows]],
+            frame_id=hits.frame_id.values,
             frames_identity=str(frames_attributes(where)["identity"]),
             score=cross_fit(ranker, X, y, fold_count=fold_count, **folds),
             learning_curve=find_learning_curve(ranker, X, y, **folds),

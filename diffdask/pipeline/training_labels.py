@@ -51,7 +51,7 @@ def find_training_hits(
         If hits are not ranked by the label-free score.
     """
     if str(labels) != LABEL_FREE:
-        frame_id = open_frames(frames_path(results)).frame_id.values
+        frame_id = open_frames(frames_path(results), columns=("frame_id",)).frame_id.values
         return _labelled_hits(hit_frame, dict(read_labels(labels, frame_id.tolist()).items()))
     scores = open_scores(results)
     if scores is None or scores.attrs["method"] != LABEL_FREE:

@@ -9,7 +9,7 @@ along the ``%`` axis, ``name//`` the group that stands for ``%`` in the path,
 from __future__ import annotations
 
 import contextlib
-import errno
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,8 +27,9 @@ from diffdask.planning import runs_of
 #: Stacked CSPAD panels and the slab that Cheetah makes of them: quadrants side by side, 8 panels below each other.
 _CSPAD_STACK, _CSPAD_SLAB = (32, 185, 388), (1480, 1552)
 
-#: Errors of a file system that is not there for a while; any other says that a frame is damaged.
-_AWAY = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
+#: What h5py raises, of damage and of storage alike; HDF5 writes the number of the system's error into its message.
+_OF_HDF5 = (OSError, RuntimeError, ValueError, KeyError)
+_NUMBER = re.compile(r"errno = (\d+)")
 
 
 def read_frames(path: str | Path, layout: GeometryFile, events: Sequence[str], out: np.ndarray) -> dict[int, str]:
@@ -53,9 +54,9 @@ def read_frames(path: str | Path, layout: GeometryFile, events: Sequence[str], o
     Raises
     ------
     BadFrames
-        If the whole file cannot be opened.
+        If the whole file is of no use: damaged, or not as the geometry says.
     OSError
-        If its file system went away: that says nothing of the frames.
+        If storage does not give the file, or a part of it: that says nothing of the frames.
     """
     reasons: dict[int, str] = {}
     out[...] = 0
@@ -79,25 +80,32 @@ def list_events(file: h5py.File, layout: GeometryFile) -> list[str]:
 
 @contextlib.contextmanager
 def open_file(path: str | Path) -> Iterator[h5py.File]:
-    """Open a file for reading; raises :class:`BadFrames` that tells a truncated file from no HDF5 file."""
-    if not Path(path).is_file():
-        raise BadFrames(f"no file at '{path}'")
+    """Open a file for reading, and tell what fails until it is closed.
+
+    Raises
+    ------
+    BadFrames
+        If the file is truncated, or no HDF5 file.
+    OSError
+        If storage does not give it, when it is opened or later; with the system's number, and the file's name.
+    """
     try:
-        # A large chunk cache: some writers put many frames into one chunk.
-        file = h5py.File(path, "r", locking="best-effort", rdcc_nbytes=64 * 1024**2)
-    except OSError as error:
-        is_short = "truncated" in str(error)
-        told = "is truncated: copy it again, or leave it out" if is_short else "is no HDF5 file that can be opened"
-        raise BadFrames(f"'{path}' {told} ({error})") from error
-    with file:
-        yield file
+        with _opened(path) as file:
+            yield file
+    except _OF_HDF5 as error:
+        number = _storage_error(error)
+        if number is None or getattr(error, "filename", None):  # named already: it was a mask's file
+            raise
+        raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
 
 def dataset_at(file: h5py.File, where: str) -> h5py.Dataset | None:
     """Dataset at a path, links followed; None if there is none."""
     try:
         found = file[where]
-    except KeyError:
+    except KeyError as error:
+        if _storage_error(error) is not None:
+            raise
         return None
     return found if isinstance(found, h5py.Dataset) else None
 
@@ -112,6 +120,33 @@ def data_of(file: h5py.File, layout: GeometryFile, panel: int, name: str) -> h5p
             f"It has {_told_datasets(file)}: change 'data' in the geometry"
         )
     return found
+
+
+def _opened(path: str | Path) -> h5py.File:
+    try:
+        # A large chunk cache: some writers put many frames into one chunk.
+        return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=64 * 1024**2)
+    except OSError as error:
+        if _storage_error(error) is not None:
+            raise
+        is_short = "truncated" in str(error)
+        told = "is truncated: copy it again, or leave it out" if is_short else "is no HDF5 file that can be opened"
+        raise BadFrames(f"'{path}' {told} ({error})") from error
+
+
+def _storage_error(error: Exception) -> int | None:
+    """Give the system's number where storage failed; None where what it gave is damaged, or not there.
+
+    Examples
+    --------
+    >>> _storage_error(KeyError("Unable to open object (file read failed: errno = 116, ...)"))
+    116
+    >>> _storage_error(OSError("Can't read data (filter returned failure during read)"))
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _NUMBER.search(str(error))
+    return int(found[1]) if found else None
 
 
 def _names_in_path(file: h5py.File, data_path: str) -> list[str]:
@@ -240,7 +275,7 @@ def _read_into(
     try:
         block = dataset[index]
     except (OSError, RuntimeError, ValueError) as error:
-        if getattr(error, "errno", None) in _AWAY:
+        if _storage_error(error) is not None:
             raise  # says nothing of the frames
         if len(positions) == 1:
             reasons[positions[0]] = " ".join(str(error).split())

@@ -25,6 +25,7 @@ from diffdask.io.crystfel_geometry import GeometryFile, parse_geometry
 from diffdask.io.marks import marked_blocks
 from diffdask.io.paths import is_url
 from diffdask.io.storage import storage_at
+from diffdask.io.zarr_format import check_format
 from diffdask.planning import align
 from diffdask.variables import STATUS_OK, VARIABLES, wrap
 
@@ -200,6 +201,7 @@ def open_root(path: str | Path, *, mode: str = "r") -> zarr.Group:
     if not storage.exists("zarr.json"):
         raise BadStore(f"no frames store at '{path}'; make one with: diffdask ingest FILES --geometry GEOM --to {path}")
     root = zarr.open_group(storage.zarr_store(), mode=cast(Any, mode), use_consolidated=False)
+    check_format(root, path)
     if root.attrs.get("kind") != KIND:
         raise BadStore(f"'{path}' is a Zarr store of kind {root.attrs.get('kind')!r}, expected {KIND!r}")
     return root

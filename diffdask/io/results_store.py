@@ -29,6 +29,7 @@ from diffdask.io.marks import remove_marks
 from diffdask.io.paths import as_store, at_parent, is_url, resolved, way_from_parent
 from diffdask.io.results_arrays import as_stored, create_array, write_arrays
 from diffdask.io.storage import storage_at
+from diffdask.io.zarr_format import FORMAT, check_format
 from diffdask.variables import VARIABLES
 from diffdask.version import __version__
 
@@ -318,6 +319,7 @@ def _open_target(path: str, group: str, stamp: Hashable) -> tuple[Any, Callable[
     Until the group's own file changes: what makes, grows or ends its arrays writes that last.
     """
     opened = zarr.open_group(storage_at(path).zarr_store(), path=group, mode="r+", use_consolidated=False)
+    check_format(opened, path)
     return opened.attrs.get("made"), functools.cache(lambda name: cast(zarr.Array, opened[name]))
 
 
@@ -329,6 +331,7 @@ def _open_root(path: str | Path, mode: str = "r") -> zarr.Group:
         root = zarr.open_group(storage.zarr_store(), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
     except (ValueError, KeyError) as error:  # an array, or metadata that are no JSON
         raise BadStore(f"'{path}' is no Zarr group that can be read: {error}") from error
+    check_format(root, path)
     if root.attrs.get("kind") != KIND:
         raise BadStore(f"'{path}' is a Zarr store of kind {root.attrs.get('kind')!r}, expected {KIND!r}")
     return root
@@ -344,7 +347,9 @@ def _open_group(path: str | Path, group: str, next_step: str) -> xr.Dataset:
 
 
 def _opened(path: str | Path, group: str) -> xr.Dataset:
-    return xr.open_zarr(storage_at(path).zarr_store(), group=group, consolidated=False, chunks=None)
+    store = storage_at(path).zarr_store()
+    check_format(zarr.open_group(store, path=group, mode="r", zarr_format=FORMAT, use_consolidated=False), path)
+    return xr.open_zarr(store, group=group, consolidated=False, chunks=None, zarr_format=FORMAT)
 
 
 def _check_stamp(path: str | Path, group: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:

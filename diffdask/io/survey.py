@@ -76,17 +76,26 @@ def survey_file(path: str | Path, layout: GeometryFile, *, geometry_folder: str 
     Raises
     ------
     BadFrames
-        If the file cannot be opened, or a dataset that the geometry names is
-        not in it.
+        If the file is absent or cannot be read, or a dataset that the geometry
+        names is not in it.
     BadGeometry
         If the frames are too small for the geometry, or of another rank.
     """
+    try:
+        return _survey(path, layout, Path(geometry_folder))
+    except FileNotFoundError as error:
+        raise BadFrames(f"no file at '{error.filename}'") from error
+    except OSError as error:
+        raise BadFrames(f"'{error.filename or path}' cannot be read ({error.strerror or error})") from error
+
+
+def _survey(path: str | Path, layout: GeometryFile, geometry_folder: Path) -> Survey:
     with open_file(path) as file:
         events = list_events(file, layout)
         dtype = check_fit(file, layout, events)
         energy, energy_status = _photon_energies(file, layout, events)
         length, length_status = _camera_lengths(file, layout, events)
-        good = _good_pixels(file, layout, events, Path(geometry_folder)) if events else layout.pixel_is_good
+        good = _good_pixels(file, layout, events, geometry_folder) if events else layout.pixel_is_good
         run = _runs(file, len(events))
     stat = os.stat(path)
     status = ["; ".join(filter(None, pair)) or STATUS_OK for pair in zip(energy_status, length_status, strict=True)]

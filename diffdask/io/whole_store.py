@@ -11,6 +11,7 @@ import zarr
 from diffdask.errors import BadStore
 from diffdask.io.paths import join, name_of, parent
 from diffdask.io.storage import storage_at
+from diffdask.io.zarr_format import check_format
 from diffdask.version import __version__
 
 
@@ -38,6 +39,7 @@ def open_whole(path: str | Path, kind: str, *, absent: str) -> zarr.Group:
         group = zarr.open_group(storage.zarr_store(), mode="r", use_consolidated=False)
     except (ValueError, KeyError) as error:  # an array, or metadata that are no JSON
         raise BadStore(f"'{path}' is no Zarr group that can be read: {error}") from error
+    check_format(group, path)
     if group.attrs.get("kind") != kind:
         raise BadStore(f"'{path}' is a Zarr store of kind {group.attrs.get('kind')!r}, expected {kind!r}")
     return group

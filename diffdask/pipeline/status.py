@@ -22,6 +22,7 @@ from diffdask.io import frames_store, results_store
 from diffdask.io.marks import marked_groups, quarantined_blocks, timed_blocks
 from diffdask.io.paths import as_store, parent
 from diffdask.io.storage import storage_at
+from diffdask.io.zarr_format import check_format
 from diffdask.pace import pause_of, recent_rate, time_left
 from diffdask.pipeline.failed_frames import read_unreadable
 from diffdask.pipeline.job_record import read_record
@@ -84,6 +85,7 @@ def _look(store: str | Path) -> dict[str, Any]:
     if not storage.exists("zarr.json"):
         raise BadStore(f"no Zarr store at '{store}'")
     root = zarr.open_group(storage.zarr_store(), mode="r", use_consolidated=False)
+    check_format(root, store)
     if root.attrs.get("kind") not in (frames_store.KIND, results_store.KIND):
         raise BadStore(f"'{store}' is of kind {root.attrs.get('kind')!r}: give a results store or a frames store")
     now, marked = time.time(), set(marked_groups(store))
@@ -224,6 +226,7 @@ def count_peaky_frames(root: zarr.Group, blocks: Sequence[Block], min_peaks: int
 def count_screened(results: str | Path, done: Collection[Block], *, min_peaks: int) -> dict[str, int]:
     """Count what an earlier run of the screen found in the blocks that it did: ``hits`` and ``damaged`` frames."""
     root = zarr.open_group(storage_at(results).zarr_store(), mode="r", use_consolidated=False)
+    check_format(root, results)
     damaged = len(read_unreadable(results, among=done))
     return {"hits": count_peaky_frames(root, list(done), min_peaks)[0], "damaged": damaged}
 

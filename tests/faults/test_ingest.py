@@ -1,16 +1,21 @@
 """An ingest whose workers or whose driver are killed; what is in the store afterwards is what would have been there."""
 
+import errno
 import logging
+import math
 import signal
+import threading
 
+import h5py
 import numpy as np
 import pytest
 
 from diffdask.cluster import connect
-from diffdask.errors import BadStore, FailedBlocks
+from diffdask.errors import BadFrames, BadStore, FailedBlocks
 from diffdask.io import frames_writer as module
 from diffdask.io.frames_store import open_frames, open_root
 from diffdask.io.frames_writer import write_planned
+from diffdask.pipeline import blocks as blocks_module
 
 pytestmark = pytest.mark.faults
 
@@ -111,20 +116,85 @@ def test_an_error_of_one_block_does_not_stop_the_others_and_is_no_reason_to_give
     files.assert_undisturbed(store)
 
 
-def test_a_source_that_is_lost_for_a_moment_is_waited_for(files, tmp_path, monkeypatch):
-    store, tries = tmp_path / "frames.zarr", []
-    original = module.read_frames
+@pytest.fixture
+def lose(files, monkeypatch):
+    """Take the source away at the eighth block, and bring it back when it was asked for a number of times."""
+    away, original, lock = files.source.with_suffix(".away"), module.read_frames, threading.Lock()
 
-    def refuse_twice(path, layout, events, out):
-        if "//15" in events and len(tries) < 2:
-            tries.append(events)
-            raise OSError("Input/output error")
-        return original(path, layout, events, out)
+    def call(*, until=math.inf, instead=None):
+        asked = []
 
-    monkeypatch.setattr(module, "read_frames", refuse_twice)
+        def read_frames(path, layout, events, out):
+            with lock:
+                if "//15" in events and not asked:
+                    files.source.rename(away)
+                    if instead:
+                        files.source.write_text(instead)
+                if away.exists():
+                    asked.append(events[0])
+                if len(asked) > until:
+                    bring_back()
+            return original(path, layout, events, out)
+
+        monkeypatch.setattr(module, "read_frames", read_frames)
+        return asked
+
+    def bring_back():
+        if away.exists():
+            away.replace(files.source)
+
+    call.bring_back = bring_back
+    yield call
+    bring_back()
+
+
+def test_a_source_that_is_lost_for_a_moment_is_waited_for(files, lose, tmp_path):
+    asked = lose(until=2)
+    files.ingest(tmp_path / "frames.zarr", on="threads")
+    assert len(asked) == 3
+    files.assert_undisturbed(tmp_path / "frames.zarr")
+
+
+def test_a_source_that_stays_away_ends_the_ingest_when_it_was_waited_for_and_the_same_command_goes_on(
+    files, lose, look_at_shards, tmp_path, monkeypatch
+):
+    store = tmp_path / "frames.zarr"
+    monkeypatch.setattr(blocks_module, "PATIENCE", 1.0)
+    asked = lose()
+    with pytest.raises(FailedBlocks, match=r"No such file or directory: .*tiny\.cxi.*the same command"):
+        files.ingest(store, on="threads")
+    assert asked.count("//14") > 1
+    before = look_at_shards(store, marked_only=True)
+    with pytest.raises(BadFrames, match="no file matches"):
+        files.ingest(store, on="threads")
+    monkeypatch.undo()
+    lose.bring_back()
     files.ingest(store, on="threads")
-    assert len(tries) == 2
+    files.assert_kept(store, before)
     files.assert_undisturbed(store)
+
+
+def test_storage_that_fails_in_the_midst_of_a_source_costs_no_frame(files, tmp_path, monkeypatch):
+    store, read = tmp_path / "frames.zarr", h5py.Dataset.__getitem__
+
+    def refuse_one(dataset, index):
+        if index == (slice(14, 16),):
+            raise OSError(errno.EIO, "file read failed")
+        return read(dataset, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(blocks_module, "PATIENCE", 0.1)
+        patched.setattr(h5py.Dataset, "__getitem__", refuse_one)
+        with pytest.raises(FailedBlocks, match=r"1 of 240 blocks failed \(\(14, 16\): OSError.*Input/output error"):
+            files.ingest(store, on="threads")
+    files.ingest(store, on="threads")
+    files.assert_undisturbed(store)
+
+
+def test_a_source_that_became_something_else_ends_the_ingest_at_once(files, lose, tmp_path):
+    lose(instead="hello")
+    with pytest.raises(BadFrames, match=r"tiny\.cxi' is no HDF5 file"):
+        files.ingest(tmp_path / "frames.zarr", on="threads")
 
 
 def test_a_worker_that_outlived_its_ingest_writes_nothing(files, look_at_shards, tmp_path):

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import h5py
 import hdf5plugin
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffdask.errors import BadFrames, BadGeometry
+from diffdask.io import cxi
 from diffdask.io.crystfel_geometry import parse_geometry, read_geometry
 from diffdask.io.cxi import read_frames, split_event
 from diffdask.io.survey import survey_file
@@ -374,14 +376,70 @@ def test_a_file_that_shrank_since_it_was_looked_at_is_refused(tiny):
         read_frames(path, read_geometry(tiny.geometry), ["//0", "//1", "//2"], np.empty((3, 2, 4, 6), np.int16))
 
 
-@pytest.mark.parametrize("number", [errno.ESTALE, errno.ETIMEDOUT])
-def test_a_file_system_that_goes_away_is_told_and_no_frame_is_called_damaged(tiny, monkeypatch, number):
-    path, layout = tiny.write("r.cxi", 3), read_geometry(tiny.geometry)
-    events = survey_file(path, layout).events
+# storage that fails ---------------------------------------------------------------------
+
+
+def read_three(path, tiny):
+    return read_frames(path, read_geometry(tiny.geometry), ["//0", "//1", "//2"], np.empty((3, 2, 4, 6), np.int16))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOENT, errno.ETIMEDOUT])
+def test_storage_that_fails_is_told_and_no_frame_is_called_damaged(tiny, monkeypatch, number):
+    path = tiny.write("r.cxi", 3)
 
     def refuse(dataset, index):
         raise OSError(number, "file read failed")
 
     monkeypatch.setattr(h5py.Dataset, "__getitem__", refuse)
-    with pytest.raises(OSError, match="file read failed"):
-        read_frames(path, layout, events, np.zeros((3, layout.geometry.panel_count, *layout.geometry.shape)))
+    with pytest.raises(OSError, match=rf"{os.strerror(number)}.*r\.cxi") as caught:
+        read_three(path, tiny)
+    assert caught.value.errno == number
+
+
+def take_away(file):
+    """Let every further read of an open file fail, as of a folder."""
+    folder = os.open("/", os.O_RDONLY)
+    os.dup2(folder, file.id.get_vfd_handle())
+    os.close(folder)
+
+
+@pytest.mark.parametrize("when", ["before its datasets are found", "before its frames are read"])
+def test_a_failed_read_is_told_from_damage_and_from_a_missing_dataset(tiny, monkeypatch, when):
+    path, find = tiny.write("r.cxi", 3), cxi.data_of
+
+    def find_and_take_away(file, *where):
+        if when == "before its datasets are found":
+            take_away(file)
+        found = find(file, *where)
+        take_away(file)
+        return found
+
+    monkeypatch.setattr(cxi, "data_of", find_and_take_away)
+    with pytest.raises(IsADirectoryError, match=r"r\.cxi"):
+        read_three(path, tiny)
+
+
+def test_a_dataset_that_could_not_be_looked_for_is_not_called_missing(tiny):
+    with h5py.File(tiny.write("r.cxi", 3)) as file:
+        take_away(file)
+        with pytest.raises(KeyError, match="Is a directory"):
+            cxi.dataset_at(file, DATA)
+
+
+def test_a_file_that_is_gone_is_told_from_one_that_is_no_hdf5(tiny):
+    with pytest.raises(FileNotFoundError, match=r"gone\.cxi"):
+        read_three(tiny.folder / "gone.cxi", tiny)
+    (tiny.folder / "text.cxi").write_text("hello")
+    with pytest.raises(BadFrames, match="no HDF5 file"):
+        read_three(tiny.folder / "text.cxi", tiny)
+
+
+def test_a_survey_names_the_file_that_storage_does_not_give(tiny, monkeypatch):
+    path, find = tiny.write("r.cxi", 3), cxi.data_of
+    monkeypatch.setattr(cxi, "data_of", lambda file, *where: take_away(file) or find(file, *where))
+    with pytest.raises(BadFrames, match=r"r\.cxi' cannot be read \(Is a directory\)"):
+        survey(path, tiny)
+    monkeypatch.undo()
+    layout = parse_geometry(tiny.geometry.read_text().replace("mask = ", "mask_file = gone.h5\nmask = "))
+    with pytest.raises(BadFrames, match=r"no file at '.*gone\.h5'"):
+        survey_file(path, layout, geometry_folder=tiny.folder)

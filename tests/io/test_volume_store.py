@@ -1,5 +1,6 @@
 """Maps of reciprocal space: what is written comes back, here and in other programs."""
 
+import contextlib
 import shutil
 
 import gemmi
@@ -76,28 +77,38 @@ def test_a_new_map_replaces_an_old_one_and_leaves_nothing_beside_it(place):
     assert left_in(place) == {"map.zarr"}
 
 
-@pytest.mark.parametrize(("deed", "times"), [("copy", 3), ("copy", 0), ("delete", 1), ("delete", 2), ("delete", 3)])
-def test_a_map_that_was_being_put_into_a_bucket_is_none_until_it_is_whole(bucket, monkeypatch, deed, times):
-    """Cut short in its copies, and in what is deleted before and after."""
-    path = saved(f"{bucket}/map.zarr", size=9)
+@contextlib.contextmanager
+def stopping(monkeypatch, deed, after):
+    """Stop what uses object storage after so many of its copies or deletions."""
     real, done = getattr(object_storage.obstore, deed), []
 
     def stop(*given):
-        if len(done) == times:
+        if len(done) == after:
             raise KeyboardInterrupt
         done.append(given)
         return real(*given)
 
     with monkeypatch.context() as patched:
         patched.setattr(object_storage.obstore, deed, stop)
-        with pytest.raises(KeyboardInterrupt):
+        yield
+
+
+#: Within the copies, and within what is deleted before and after them.
+STOPS = [("copy", 3), ("copy", 0), ("delete", 1), ("delete", 2), ("delete", 3)]
+
+
+@pytest.mark.parametrize("stops", [*([stop] for stop in STOPS), [("copy", 3), ("delete", 1)]], ids=str)
+def test_a_map_that_was_being_put_into_a_bucket_is_none_until_it_is_whole(bucket, monkeypatch, stops):
+    path = saved(f"{bucket}/map.zarr", size=9)
+    for stop in stops:
+        with stopping(monkeypatch, *stop), pytest.raises(KeyboardInterrupt):
             saved(path, size=11)
-    if storage_at(path).exists("zarr.json"):
-        np.testing.assert_array_equal(open_volume(path).map_intensity, make_volume(size=11).map_intensity)
-    else:
-        assert stamp_of_volume(path) is None
-        with pytest.raises(BadStore, match="no map at"):
-            open_volume(path)
+        if storage_at(path).exists("zarr.json"):
+            np.testing.assert_array_equal(open_volume(path).map_intensity, make_volume(size=11).map_intensity)
+        else:
+            assert stamp_of_volume(path) is None
+            with pytest.raises(BadStore, match="no map at"):
+                open_volume(path)
     assert open_volume(saved(path, size=13)).map_intensity.shape == (13, 13, 13)
     assert left_in(bucket) == {"map.zarr"}
 

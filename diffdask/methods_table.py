@@ -10,6 +10,7 @@ from typing import Any
 from diffdask.classification import tell_reference
 from diffdask.errors import BadParameter
 from diffdask.io.frames_store import frames_attributes
+from diffdask.io.whole_file import read_file
 from diffdask.kernels.agreement import Measure
 from diffdask.method_comparison import COLUMNS, FROM_RECALLS, REFERENCE_ROW, tell_basis
 from diffdask.tables import lay_out, wrap_text
@@ -30,8 +31,8 @@ def read_methods(path: str | Path, *, frames: str | Path | None = None) -> dict[
         If there is none at ``path``, or it was made from other frames than those of the store ``frames``.
     """
     try:
-        made = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
+        made = json.loads(read_file(path))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise BadParameter(
             f"no file at '{path}'; diffdask methods RESULTS --labels LABELS --to it makes one"
         ) from error

@@ -1,11 +1,15 @@
 """The comparison of methods as text for a terminal."""
 
+import json
+
 import numpy as np
 import pytest
 
+from diffdask.errors import BadParameter, BadStorage
+from diffdask.io.storage import storage_at
 from diffdask.learning_curve import find_label_curve
 from diffdask.method_comparison import COLUMNS, compare_methods
-from diffdask.methods_table import KIND, format_methods, gather_left_out, share_of_labels
+from diffdask.methods_table import KIND, format_methods, gather_left_out, read_methods, share_of_labels
 from diffdask.models.ranker import Ranker
 
 
@@ -77,3 +81,12 @@ def test_warnings_are_loud_and_what_is_left_out_is_told_once_a_reason(made):
     assert "WARNING: VGG16 HAS RANDOM WEIGHTS." in text
     assert gather_left_out(made) == {"Not there; run: extract": ["vgg16", "azimuthal+vgg16"]}
     assert text.count("run: extract") == 1
+
+
+def test_what_was_found_is_read_from_a_bucket_too(bucket):
+    storage_at(bucket).write_text("methods.json", json.dumps({"kind": KIND, "curves": {}}))
+    assert read_methods(f"{bucket}/methods.json") == {"kind": KIND, "curves": {}}
+    with pytest.raises(BadParameter, match=r"no file at 's3://.*/other\.json'; diffdask methods"):
+        read_methods(f"{bucket}/other.json")
+    with pytest.raises(BadStorage, match="no such bucket"):
+        read_methods("s3://absent/methods.json")

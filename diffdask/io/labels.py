@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffdask.errors import BadLabels, nearest
-from diffdask.io.paths import local_path
+from diffdask.io.whole_file import read_file
 from diffdask.variables import LABELS
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def read_labels(path: str | Path, frame_ids: Sequence[str]) -> pd.Series:
     Parameters
     ----------
     path
-        CSV with a header. ``frame`` is a whole number, the frame's number in
+        CSV with a header, here or at a URL. ``frame`` is a whole number, the frame's number in
         ingest order, or else a ``frame_id``; ``label`` is one of
         :data:`~diffdask.variables.LABELS`, or empty where the frame has none
         yet. Further columns are ignored.
@@ -44,7 +45,6 @@ def read_labels(path: str | Path, frame_ids: Sequence[str]) -> pd.Series:
     """
     import pandas as pd
 
-    path = local_path(path, what="a table of labels")
     number_of = {str(frame_id): number for number, frame_id in enumerate(frame_ids)}
     label_of: dict[int, str] = {}
     for line, written_frame, label in _rows(path):
@@ -63,19 +63,20 @@ def read_labels(path: str | Path, frame_ids: Sequence[str]) -> pd.Series:
     return pd.Series([label_of[frame] for frame in frames], index=index, name="label")
 
 
-def _rows(path: Path) -> list[tuple[int, str, str]]:
+def _rows(path: str | Path) -> list[tuple[int, str, str]]:
     """Line number, frame and label of every row that has a label."""
-    if not path.is_file():
-        raise BadLabels(f"no labels at '{path}': give a CSV with the columns {' and '.join(_COLUMNS)}")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            names = {(name or "").strip(): name for name in reader.fieldnames or ()}
-            for column in _COLUMNS:
-                if column not in names:
-                    found = ", ".join(names) or "no columns"
-                    raise BadLabels(f"'{path}' has no column '{column}'; it has: {found}")
-            rows = [(reader.line_num, _cell(row, names["frame"]), _cell(row, names["label"])) for row in reader]
+        written = read_file(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise BadLabels(f"no labels at '{path}': give a CSV with the columns {' and '.join(_COLUMNS)}") from None
+    try:
+        reader = csv.DictReader(io.StringIO(written.decode("utf-8-sig"), newline=""), skipinitialspace=True)
+        names = {(name or "").strip(): name for name in reader.fieldnames or ()}
+        for column in _COLUMNS:
+            if column not in names:
+                found = ", ".join(names) or "no columns"
+                raise BadLabels(f"'{path}' has no column '{column}'; it has: {found}")
+        rows = [(reader.line_num, _cell(row, names["frame"]), _cell(row, names["label"])) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadLabels(f"'{path}' is no CSV text in UTF-8: {error}") from error
     return [row for row in rows if row[2]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import itertools
 import os
 import threading
@@ -77,8 +78,11 @@ class Bucket(Storage):
             return not any(len(some) for some in obstore.list(self._store, chunk_size=1))
 
     def read_text(self, name: str) -> str:
+        return self.open_file(name).read().decode()
+
+    def open_file(self, name: str) -> io.BytesIO:
         with telling(self.location):
-            return bytes(obstore.get(self._store, name).bytes()).decode()
+            return io.BytesIO(obstore.get(self._store, name).bytes())
 
     def write_text(self, name: str, text: str) -> None:
         with telling(self.location):
@@ -98,7 +102,7 @@ class Bucket(Storage):
 
     def list_files(self, folder: str) -> Iterator[Entry]:
         for found in self.list_below(folder):
-            name = found["path"][len(folder) + 1 :]
+            name = found["path"].removeprefix(f"{folder}/")
             if "/" not in name:
                 yield _ObjectEntry(name, found["last_modified"].timestamp(), found["size"])
 

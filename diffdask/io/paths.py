@@ -115,6 +115,18 @@ def suffix_of(path: str | Path) -> str:
     return os.path.splitext(name_of(path))[1]
 
 
+def with_suffix(path: str | Path, suffix: str) -> str | Path:
+    """Give the place beside that has another suffix, or one where it had none.
+
+    Examples
+    --------
+    >>> with_suffix("s3://bucket/map.zarr", ".ccp4")
+    's3://bucket/map.ccp4'
+    """
+    place = as_store(path)
+    return join(parent(place), os.path.splitext(name_of(place))[0] + suffix)
+
+
 def resolved(path: str | Path) -> str | Path:
     """Give the path without links or dots; a URL as it is."""
     place = as_store(path)

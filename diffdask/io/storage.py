@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from diffdask.io.paths import as_store, is_url
 
@@ -59,6 +59,10 @@ class Storage(ABC):
     @abstractmethod
     def read_text(self, name: str) -> str:
         """Read a small text."""
+
+    @abstractmethod
+    def open_file(self, name: str) -> BinaryIO:
+        """Open a file to be read; an object is in memory by then, all of it."""
 
     @abstractmethod
     def write_text(self, name: str, text: str) -> None:
@@ -174,6 +178,9 @@ class Folder(Storage):
 
     def read_text(self, name: str) -> str:
         return Path(self._path(name)).read_text()
+
+    def open_file(self, name: str) -> BinaryIO:
+        return open(self._path(name), "rb")
 
     def write_text(self, name: str, text: str) -> None:
         with self._beside(name, text) as written:

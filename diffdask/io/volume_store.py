@@ -5,15 +5,13 @@ reciprocal space; voxels are ``step`` 1/angstrom apart (q with 2 pi) along the
 Cartesian axes of the crystal's frame (:mod:`diffdask.symmetry`).
 
 While a map is made, its blocks lie in a hidden folder beside it, each a file
-that is put in place once it is whole.
+that is put in place once it is whole. In a bucket all of this is the same.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,10 @@ import xarray as xr
 import zarr
 
 from diffdask.errors import BadStore
-from diffdask.io.paths import local_path
-from diffdask.io.whole_store import open_whole, replace_whole
+from diffdask.io.paths import join, name_of, parent
+from diffdask.io.storage import storage_at
+from diffdask.io.whole_file import whole_file
+from diffdask.io.whole_store import is_whole, open_whole, replace_whole
 from diffdask.planning import Block
 from diffdask.variables import VARIABLES
 from diffdask.version import __version__
@@ -38,6 +38,9 @@ _CHUNK = 100
 
 #: Words of a CCP4 header: where the cube begins along each axis, and the text of its first label.
 _STARTS, _LABEL = (5, 6, 7), 57
+
+#: Says what blocks were made with.
+_STAMP = "stamp.json"
 
 _BLOCK_NAME = re.compile(r"^(\d+)-(\d+)\.npz$")
 
@@ -74,9 +77,8 @@ def open_volume(path: str | Path) -> xr.Dataset:
     BadStore
         If there is none at ``path``, or it is damaged.
     """
-    path = local_path(path, what="a map")
     open_whole(path, KIND, absent=_absent(path))
-    volume = xr.open_zarr(str(path), consolidated=False, chunks=None)
+    volume = xr.open_zarr(storage_at(path).zarr_store(), consolidated=False, chunks=None)
     missing = [name for name in _CUBE if name not in volume]
     if missing or len(set(volume[_CUBE[0]].shape)) != 1 or "step" not in volume.attrs:
         raise BadStore(f"the map at '{path}' is damaged (it lacks {', '.join(missing) or 'a cube'}); merge it again")
@@ -89,7 +91,7 @@ def write_ccp4(path: str | Path, intensity: np.ndarray, *, step: float) -> None:
     Parameters
     ----------
     path
-        The file; replaced once the new one is whole.
+        The file, or a URL; replaced once the new one is whole.
     intensity
         (size, size, size) along x, y, z of the crystal's frame; NaN is written as 0.
     step
@@ -103,7 +105,7 @@ def write_ccp4(path: str | Path, intensity: np.ndarray, *, step: float) -> None:
     """
     import gemmi
 
-    path, size = Path(path), intensity.shape[0]
+    size = intensity.shape[0]
     made = gemmi.Ccp4Map()
     made.grid = gemmi.FloatGrid(np.nan_to_num(np.asarray(intensity, dtype=np.float32), nan=0.0))
     made.grid.unit_cell.set(*(size * step,) * 3, 90.0, 90.0, 90.0)
@@ -112,9 +114,8 @@ def write_ccp4(path: str | Path, intensity: np.ndarray, *, step: float) -> None:
     for word in _STARTS:
         made.set_header_i32(word, -(size // 2))
     made.set_header_str(_LABEL, f"{f'diffdask {__version__}: q in 1/A, crystal frame (a* on x), origin at 0':<80.80}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    made.write_ccp4_map(str(partial))
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        made.write_ccp4_map(str(partial))
 
 
 def read_ccp4(path: str | Path) -> tuple[np.ndarray, float]:
@@ -151,7 +152,7 @@ def stamp_of_volume(path: str | Path) -> dict[str, Any] | None:
     BadStore
         If something else lies at ``path``.
     """
-    if not local_path(path, what="a map").exists():
+    if not is_whole(path, KIND, absent=_absent(path)):
         return None
     attributes = open_whole(path, KIND, absent=_absent(path)).attrs
     return {"parameters": attributes.get("parameters"), "version": attributes.get("version")}
@@ -160,15 +161,14 @@ def stamp_of_volume(path: str | Path) -> dict[str, Any] | None:
 # blocks ----------------------------------------------------------------------------------------------------
 
 
-def start_blocks(path: str | Path, parameters: dict[str, Any]) -> Path:
+def start_blocks(path: str | Path, parameters: dict[str, Any]) -> str | Path:
     """Make the folder of a map's blocks, empty unless it holds some that were made with the same parameters."""
     folder = _blocks_folder(path)
     stamp = json.dumps({"parameters": parameters, "version": __version__}, sort_keys=True)
-    told = folder / "stamp.json"
-    if not (told.is_file() and told.read_text() == stamp):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        told.write_text(stamp)
+    storage = storage_at(folder)
+    if not (storage.exists(_STAMP) and storage.read_text(_STAMP) == stamp):
+        remove_blocks(path)
+        storage.write_text(_STAMP, stamp)
     return folder
 
 
@@ -192,22 +192,21 @@ def write_block(folder: str | Path, block: Block, halves: Iterable[tuple[np.ndar
             f"sums_{half}": sums[voxels],
             f"weights_{half}": weights[voxels],
         }
-    partial = Path(folder) / f".{block[0]}-{block[1]}.{os.getpid()}.npz"
-    np.savez(partial, **kept)  # type: ignore[arg-type]
-    os.replace(partial, Path(folder) / f"{block[0]}-{block[1]}.npz")
+    with whole_file(join(folder, _block_name(block))) as partial, partial.open("wb") as file:
+        np.savez(file, **kept)  # type: ignore[arg-type]
 
 
 def written_blocks(folder: str | Path) -> set[Block]:
     """Blocks that are there."""
-    found = (_BLOCK_NAME.match(entry.name) for entry in os.scandir(folder))
+    found = (_BLOCK_NAME.match(entry.name) for entry in storage_at(folder).list_files(""))
     return {(int(match[1]), int(match[2])) for match in found if match}
 
 
 def add_blocks(folder: str | Path, blocks: list[Block], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Sum blocks in the order given, whoever wrote them and when: sums and weights, (2, size**3) float64."""
     sums, weights = np.zeros((2, size**3)), np.zeros((2, size**3))
-    for start, stop in blocks:
-        with np.load(Path(folder) / f"{start}-{stop}.npz") as kept:
+    for block in blocks:
+        with storage_at(folder).open_file(_block_name(block)) as file, np.load(file) as kept:
             for half in range(2):
                 voxels = kept[f"voxels_{half}"]
                 sums[half, voxels] += kept[f"sums_{half}"]
@@ -217,11 +216,16 @@ def add_blocks(folder: str | Path, blocks: list[Block], size: int) -> tuple[np.n
 
 def remove_blocks(path: str | Path) -> None:
     """Forget the blocks of a map."""
-    shutil.rmtree(_blocks_folder(path), ignore_errors=True)
+    folder = _blocks_folder(path)
+    storage_at(parent(folder)).remove(name_of(folder))
 
 
-def _blocks_folder(path: str | Path) -> Path:
-    return Path(path).with_name(f".{Path(path).name}.blocks")
+def _blocks_folder(path: str | Path) -> str | Path:
+    return join(parent(path), f".{name_of(path)}.blocks")
+
+
+def _block_name(block: Block) -> str:
+    return f"{block[0]}-{block[1]}.npz"
 
 
 def _write_array(group: zarr.Group, name: str, variable: xr.Variable) -> None:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: catalogues, reports, lists of picks."""
+"""Small files, here or at a URL, written whole or not at all: catalogues, reports, lists of picks, labels."""
 
 from __future__ import annotations
 
@@ -32,3 +32,16 @@ def whole_file(to: str | Path) -> Iterator[Path]:
         os.replace(partial, place)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_file(path: str | Path) -> bytes:
+    """Read a small file.
+
+    Raises
+    ------
+    OSError
+        As from every :class:`~diffdask.io.storage.Storage`.
+    """
+    place = as_store(path)
+    with storage_at(parent(place)).open_file(name_of(place)) as file:
+        return file.read()

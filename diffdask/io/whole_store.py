@@ -45,6 +45,25 @@ def open_whole(path: str | Path, kind: str, *, absent: str) -> zarr.Group:
     return group
 
 
+def is_whole(path: str | Path, kind: str, *, absent: str) -> bool:
+    """Whether a store of one kind is there; what is left of a move into place that was cut short is none.
+
+    Parameters
+    ----------
+    path, kind, absent
+        As for :func:`open_whole`.
+
+    Raises
+    ------
+    BadStore
+        If something else is there.
+    """
+    if not storage_at(path).is_there() or _is_half_moved(path, kind):
+        return False
+    open_whole(path, kind, absent=absent)
+    return True
+
+
 @contextlib.contextmanager
 def replace_whole(path: str | Path, kind: str, *, absent: str) -> Iterator[zarr.Group]:
     """Give a group to fill, which takes the place of the store at ``path`` once it is whole.
@@ -54,13 +73,28 @@ def replace_whole(path: str | Path, kind: str, *, absent: str) -> Iterator[zarr.
     BadStore
         If something of another kind lies at ``path``.
     """
-    if storage_at(path).is_there():
-        open_whole(path, kind, absent=absent)
-    folder, name = parent(path), name_of(path)
-    storage, partial = storage_at(folder), f".{name}.partial"
-    storage.remove(partial)
-    group = zarr.open_group(storage_at(join(folder, partial)).zarr_store(), mode="w", zarr_format=3)
+    storage, name, partial = storage_at(parent(path)), name_of(path), _partial_of(path)
+    if not is_whole(path, kind, absent=absent):
+        storage.remove(name)  # before what says that it may be
+    storage.remove(name_of(partial))
+    group = zarr.open_group(storage_at(partial).zarr_store(), mode="w", zarr_format=3)
     yield group
     group.attrs.update(kind=kind, version=__version__)
     storage.remove(name)
-    storage.rename(partial, name)
+    storage.rename(name_of(partial), name)
+
+
+def _partial_of(path: str | Path) -> str | Path:
+    """Where a store is made; it bears its kind once it is whole."""
+    return join(parent(path), f".{name_of(path)}.partial")
+
+
+def _is_half_moved(path: str | Path, kind: str) -> bool:
+    """Whether what lies at a place is half a store, and the whole of it still beside."""
+    if storage_at(path).exists("zarr.json"):
+        return False
+    try:
+        open_whole(_partial_of(path), kind, absent="")
+    except BadStore:
+        return False
+    return True

@@ -11,8 +11,9 @@ import numpy as np
 
 from diffdask.cluster import connect
 from diffdask.errors import BadParameter, BadStore, nearest
-from diffdask.io.paths import absolute, as_store, local_path
+from diffdask.io.paths import absolute, as_store, name_of, parent, suffix_of, with_suffix
 from diffdask.io.results_store import open_features, open_hits, open_scores, open_screen
+from diffdask.io.storage import storage_at
 from diffdask.io.volume_store import (
     add_blocks,
     remove_blocks,
@@ -63,7 +64,7 @@ def merge(
     overwrite: bool = False,
     on: Any = None,
     progress: bool = True,
-) -> Path:
+) -> str | Path:
     """Merge the hits that are predicted diffuse into a map of reciprocal space.
 
     The map has the crystal's Laue symmetry and Friedel's law as ``compare`` was told them, and its indexing ambiguity
@@ -75,7 +76,7 @@ def merge(
     results
         The results store, compared and ranked.
     to
-        The map, a Zarr store such as map.zarr; map.ccp4 is written beside it.
+        The map, a Zarr store such as map.zarr, here or at a URL; map.ccp4 is written beside it.
     size
         Voxels along a side of the cube.
     q_min, q_max
@@ -101,8 +102,8 @@ def merge(
 
     Returns
     -------
-    pathlib.Path
-        The map.
+    pathlib.Path or str
+        The map: a path, or a URL.
 
     Raises
     ------
@@ -111,8 +112,8 @@ def merge(
     BadStore
         If hits are not ranked or not compared yet, fewer than two can be merged, or ``to`` holds something else.
     """
-    results, to = as_store(results), local_path(to, what="a map")
-    if to.suffix == ".ccp4":
+    results, to = as_store(results), as_store(to)
+    if suffix_of(to) == ".ccp4":
         raise BadParameter(f"'{to}' must be the Zarr store, such as map.zarr; the .ccp4 is written beside it")
     chosen = choose_hits(results, top=top, scale=scale, orientations=orientations, seed=seed)
     grid = plan_grid(size=size, q_max=q_max or _outermost_q(results))
@@ -125,7 +126,8 @@ def merge(
         "shells": shells,
         "seed": seed,
     }
-    if _is_made(to, how, overwrite) and to.with_suffix(".ccp4").is_file():
+    beside = with_suffix(to, ".ccp4")
+    if _is_made(to, how, overwrite) and storage_at(parent(beside)).exists(name_of(beside)):
         return to
     folder = start_blocks(to, how)
     blocks = blocks_of(chosen.rows.size, _BLOCK_HITS)
@@ -143,7 +145,7 @@ def merge(
     )
     volume = volume.merge(wrap(merged_frame=chosen.frames, merged_half=chosen.half, crystal_cell=cell))
     attributes = {"step": grid.step, "laue": how["laue"], "hit_count": chosen.rows.size, "parameters": how}
-    write_ccp4(to.with_suffix(".ccp4"), volume.map_intensity.values, step=grid.step)
+    write_ccp4(beside, volume.map_intensity.values, step=grid.step)
     save_volume(to, volume, attributes)
     remove_blocks(to)
     return to
@@ -224,7 +226,7 @@ def _describe(results: str | Path, chosen: ChosenHits, grid: MapGrid) -> dict[st
     }
 
 
-def _is_made(to: Path, how: dict[str, Any], overwrite: bool) -> bool:
+def _is_made(to: str | Path, how: dict[str, Any], overwrite: bool) -> bool:
     """Whether this very map is there.
 
     Raises

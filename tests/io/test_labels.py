@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from diffdask.errors import BadLabels
+from diffdask.errors import BadLabels, BadStorage
 from diffdask.io.labels import read_labels
+from diffdask.io.storage import storage_at
 
 FRAME_IDS = [f"r{run:04d}/{event}" for run in (1, 2) for event in range(3)]
 
@@ -68,3 +69,12 @@ def test_an_absent_file_and_a_picture_are_no_labels(tmp_path: Path) -> None:
 def test_the_labels_of_the_shared_campaign_are_as_its_description_says(shared: Path) -> None:
     labels = read_labels(shared / "cspad_sim_a" / "A_dev_labels.csv", [str(number) for number in range(120)])
     assert labels.value_counts().to_dict() == {"diffuse": 52, "non-diffuse": 52, "blank": 16}
+
+
+def test_labels_in_a_bucket_are_those_of_a_file(bucket: str) -> None:
+    storage_at(bucket).write_text("labels.csv", "\ufeffframe,label\n4,diffuse\nr0001/0,blank\n")
+    assert read_labels(f"{bucket}/labels.csv", FRAME_IDS).to_dict() == {0: "blank", 4: "diffuse"}
+    with pytest.raises(BadLabels, match=r"no labels at 's3://.*/other\.csv': give a CSV"):
+        read_labels(f"{bucket}/other.csv", FRAME_IDS)
+    with pytest.raises(BadStorage, match="no such bucket"):
+        read_labels("s3://absent/labels.csv", FRAME_IDS)

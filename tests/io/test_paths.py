@@ -15,6 +15,7 @@ from diffdask.io.paths import (
     same_place,
     suffix_of,
     way_from_parent,
+    with_suffix,
 )
 from diffdask.io.storage import storage_at
 
@@ -102,3 +103,9 @@ def test_the_way_to_the_frames_leads_there_from_where_both_were_moved(frames, re
 def test_the_suffix_is_that_of_the_name():
     assert suffix_of("s3://bucket.csv/a.b/catalogue.parquet") == suffix_of("a.b/c.parquet") == ".parquet"
     assert suffix_of("s3://bucket/a.b/catalogue") == ""
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/a.b", "/data/a.b"])
+def test_what_lies_beside_under_another_suffix_is_in_the_same_folder(folder):
+    for name in ("map.zarr", "map"):
+        assert str(with_suffix(f"{folder}/{name}", ".ccp4")) == f"{folder}/map.ccp4"

@@ -43,6 +43,17 @@ def test_a_text_is_read_as_it_was_last_written(storage):
         storage.read_text("marks/screen/16-24")
 
 
+def test_a_file_that_is_opened_gives_its_bytes_from_wherever_they_are_asked_for(storage):
+    storage.write_text("blocks/0-8", "0123456789")
+    with storage.open_file("blocks/0-8") as file:
+        assert file.seek(-3, os.SEEK_END) == 7
+        assert file.read() == b"789"
+        file.seek(2)
+        assert file.read(3) == b"234"
+    with pytest.raises(FileNotFoundError):
+        storage.open_file("blocks/8-16")
+
+
 def test_a_place_is_empty_until_something_is_there(storage):
     assert storage.is_empty()
     storage.write_text("a/b", "c")
@@ -58,6 +69,8 @@ def test_files_are_listed_with_size_and_time_and_those_of_other_folders_are_not(
     assert storage.list_folders("marks") == ["screen", "screened"]
     assert {entry.size for entry in storage.list_files("marks/screen")} == {7}
     assert all(abs(entry.modified - time.time()) < 60 for entry in storage.list_files("marks/screen"))
+    storage.write_text("stamp.json", "{}")
+    assert names(storage, "") == {"stamp.json"}
 
 
 def test_more_files_than_a_page_of_s3_has_are_all_listed_and_all_removed(storage):

@@ -1,5 +1,6 @@
 """Maps of reciprocal space: what is written comes back, here and in other programs."""
 
+import contextlib
 import shutil
 
 import gemmi
@@ -8,6 +9,9 @@ import pytest
 import zarr
 
 from diffdask.errors import BadStore
+from diffdask.io import object_storage
+from diffdask.io.paths import join
+from diffdask.io.storage import storage_at
 from diffdask.io.volume_store import (
     add_blocks,
     open_volume,
@@ -44,21 +48,77 @@ def saved(path, **options):
     return path
 
 
-def test_a_map_comes_back_as_it_was_written(tmp_path):
-    found, written = open_volume(saved(tmp_path / "map.zarr")), make_volume()
+@pytest.fixture(params=["folder", "bucket"])
+def place(request, tmp_path):
+    """An empty place of either kind."""
+    return tmp_path / "place" if request.param == "folder" else request.getfixturevalue("bucket")
+
+
+def left_in(place):
+    """Names of files and folders right in a place."""
+    storage = storage_at(place)
+    return {*storage.list_folders(""), *(entry.name for entry in storage.list_files(""))}
+
+
+def test_a_map_comes_back_as_it_was_written(place):
+    found, written = open_volume(saved(join(place, "map.zarr"))), make_volume()
     for name in written.variables:
         np.testing.assert_array_equal(found[name].values, written[name].values, err_msg=str(name), strict=True)
         assert found[name].dims == written[name].dims
     assert found.attrs["step"] == STEP
-    assert stamp_of_volume(tmp_path / "map.zarr")["parameters"] == {"top": 3}
-    assert stamp_of_volume(tmp_path / "other.zarr") is None
+    assert stamp_of_volume(join(place, "map.zarr"))["parameters"] == {"top": 3}
+    assert stamp_of_volume(join(place, "other.zarr")) is None
 
 
-def test_a_new_map_replaces_an_old_one_and_leaves_nothing_beside_it(tmp_path):
-    saved(tmp_path / "map.zarr", size=9)
-    found = open_volume(saved(tmp_path / "map.zarr", size=13))
+def test_a_new_map_replaces_an_old_one_and_leaves_nothing_beside_it(place):
+    saved(join(place, "map.zarr"), size=9)
+    found = open_volume(saved(join(place, "map.zarr"), size=13))
     assert found.map_intensity.shape == (13, 13, 13)
-    assert [path.name for path in tmp_path.iterdir()] == ["map.zarr"]
+    assert left_in(place) == {"map.zarr"}
+
+
+@contextlib.contextmanager
+def stopping(monkeypatch, deed, after):
+    """Stop what uses object storage after so many of its copies or deletions."""
+    real, done = getattr(object_storage.obstore, deed), []
+
+    def stop(*given):
+        if len(done) == after:
+            raise KeyboardInterrupt
+        done.append(given)
+        return real(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(object_storage.obstore, deed, stop)
+        yield
+
+
+#: Within the copies, and within what is deleted before and after them.
+STOPS = [("copy", 3), ("copy", 0), ("delete", 1), ("delete", 2), ("delete", 3)]
+
+
+@pytest.mark.parametrize("stops", [*([stop] for stop in STOPS), [("copy", 3), ("delete", 1)]], ids=str)
+def test_a_map_that_was_being_put_into_a_bucket_is_none_until_it_is_whole(bucket, monkeypatch, stops):
+    path = saved(f"{bucket}/map.zarr", size=9)
+    for stop in stops:
+        with stopping(monkeypatch, *stop), pytest.raises(KeyboardInterrupt):
+            saved(path, size=11)
+        if storage_at(path).exists("zarr.json"):
+            np.testing.assert_array_equal(open_volume(path).map_intensity, make_volume(size=11).map_intensity)
+        else:
+            assert stamp_of_volume(path) is None
+            with pytest.raises(BadStore, match="no map at"):
+                open_volume(path)
+    assert open_volume(saved(path, size=13)).map_intensity.shape == (13, 13, 13)
+    assert left_in(bucket) == {"map.zarr"}
+
+
+def test_what_is_no_map_and_no_half_of_one_stays_in_a_bucket(bucket):
+    storage_at(bucket).write_text("map.zarr/notes.txt", "mine")
+    for attempt in (open_volume, saved, stamp_of_volume):
+        with pytest.raises(BadStore, match="no map at"):
+            attempt(f"{bucket}/map.zarr")
+    assert storage_at(bucket).read_text("map.zarr/notes.txt") == "mine"
 
 
 def test_something_else_is_neither_read_nor_replaced(tmp_path):
@@ -95,6 +155,14 @@ def test_a_ccp4_file_opens_in_gemmi_with_the_right_cell_and_its_coordinates_are_
         assert found.grid.interpolate_value(q) == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_ccp4_file_in_a_bucket_is_that_of_a_folder(bucket, tmp_path):
+    intensity = make_volume().map_intensity.values
+    for path in (tmp_path / "map.ccp4", f"{bucket}/map.ccp4"):
+        write_ccp4(path, intensity, step=STEP)
+    with storage_at(bucket).open_file("map.ccp4") as file:
+        assert file.read() == (tmp_path / "map.ccp4").read_bytes()
+
+
 def test_a_ccp4_file_comes_back(tmp_path):
     intensity = make_volume().map_intensity.values
     write_ccp4(tmp_path / "map.ccp4", intensity, step=STEP)
@@ -117,9 +185,9 @@ def test_other_files_are_no_cube_about_the_origin(tmp_path):
         read_ccp4(tmp_path / "density.ccp4")
 
 
-def test_blocks_are_summed_in_the_order_given_whoever_was_first(tmp_path):
+def test_blocks_are_summed_in_the_order_given_whoever_was_first(place):
     random, parts = np.random.default_rng(1), {}
-    folder = start_blocks(tmp_path / "map.zarr", {"top": 3})
+    folder = start_blocks(join(place, "map.zarr"), {"top": 3})
     for block in ((4, 8), (0, 4), (8, 9)):
         weights = random.integers(0, 2, (2, 27)).astype(float)
         parts[block] = random.normal(size=(2, 27)) * weights, weights
@@ -131,10 +199,11 @@ def test_blocks_are_summed_in_the_order_given_whoever_was_first(tmp_path):
     np.testing.assert_array_equal(weights, sum(weight for _, weight in expected))
 
 
-def test_blocks_of_other_parameters_are_forgotten(tmp_path):
-    folder = start_blocks(tmp_path / "map.zarr", {"top": 3})
+def test_blocks_of_other_parameters_are_forgotten(place):
+    path = join(place, "map.zarr")
+    folder = start_blocks(path, {"top": 3})
     write_block(folder, (0, 4), [(np.ones(8), np.ones(8))] * 2)
-    assert written_blocks(start_blocks(tmp_path / "map.zarr", {"top": 3})) == {(0, 4)}
-    assert written_blocks(start_blocks(tmp_path / "map.zarr", {"top": 4})) == set()
-    remove_blocks(tmp_path / "map.zarr")
-    assert not list(tmp_path.iterdir())
+    assert written_blocks(start_blocks(path, {"top": 3})) == {(0, 4)}
+    assert written_blocks(start_blocks(path, {"top": 4})) == set()
+    remove_blocks(path)
+    assert left_in(place) == set()

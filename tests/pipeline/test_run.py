@@ -364,7 +364,9 @@ def test_a_bucket_is_seen_by_pods_and_files_of_frames_on_this_machine_are_not(tm
     place = tmp_path / "pods.toml"
     place.write_text(PODS)
     known, bucket = read_place(place), "s3://bucket/campaign"
-    check_reach(plan_calls({"screen": {}, "rank": {}, "catalogue": {"to": "c.csv"}}, bucket), known)
+    check_reach(plan_calls({"screen": {}, "rank": {}, "merge": {}, "catalogue": {"to": "c.csv"}}, bucket), known)
+    with pytest.raises(BadJob, match=r"\[merge\] to = 'map\.zarr' lies on this machine"):
+        check_reach(plan_calls({"merge": {"to": "map.zarr"}}, bucket), known)
     ingest = {"sources": ["data/*.cxi"], "geometry": "data/detector.geom"}
     with pytest.raises(BadJob, match=r"\[ingest\] sources = 'data/\*.cxi' lies on this machine"):
         check_reach(plan_calls({"ingest": ingest}, bucket), known)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffdask.errors import BadParameter
-from diffdask.io.frames_store import open_frames
+from diffdask.io.frames_store import FRAME_COLUMNS, frames_attributes, read_frame_columns, take_columns
 from diffdask.io.paths import as_store, suffix_of
 from diffdask.io.results_store import frames_path, open_group, open_scores, open_screen
 from diffdask.io.whole_file import whole_file
@@ -38,6 +41,12 @@ _LATER = ("haloes", "orientations")
 
 #: Orientations take nine columns: a*, b*, c* in the laboratory.
 _AXES = [f"{axis}_star_{direction}" for axis in "abc" for direction in "xyz"]
+
+#: Types that know a missing value, by what is stored: a gap makes neither floats of integers nor objects of booleans.
+_WITH_GAPS = {"b": "boolean", "i": "Int64", "f": "Float64", "O": "string"}
+
+#: Frames that are written together.
+_ROWS_AT_ONCE = 1 << 18
 
 _SUFFIXES = (".parquet", ".csv")
 
@@ -71,16 +80,22 @@ def catalogue(results: str | Path, *, to: str | Path) -> str | Path:
         If the suffix is neither.
     """
     _check_suffix(to)
-    return write_catalogue(catalogue_table(results), to)
+    return _write_tables(_each_table(results), to)
 
 
-def catalogue_table(results: str | Path) -> pd.DataFrame:
+def catalogue_table(
+    results: str | Path, *, columns: Collection[str] | None = None, frames: Sequence[int] | np.ndarray | None = None
+) -> pd.DataFrame:
     """Give the catalogue as a table.
 
     Parameters
     ----------
     results
         The results store.
+    columns
+        Variables that are wanted, those that are there; None for all. Of millions of frames, all take gigabytes.
+    frames
+        Numbers of the frames that are wanted; None for all.
 
     Returns
     -------
@@ -88,11 +103,40 @@ def catalogue_table(results: str | Path) -> pd.DataFrame:
         A row per ingested frame in ingest order, the index named ``frame``. Its
         ``attrs`` hold the versions and parameters that made the columns.
     """
-    later = [open_group(results, name) for name in _LATER]
-    table = table_of_frames(open_frames(frames_path(results)), open_screen(results), *later, open_scores(results))
-    groups = {name: open_group(results, name) for name in ("layout", "screen", "hits", "features", *_LATER, "scores")}
-    table.attrs = {name: None if group is None else _provenance(group) for name, group in groups.items()}
+    store = frames_path(results)
+    known = [name for name in FRAME_COLUMNS if columns is None or name in columns]
+    count = int(frames_attributes(store)["frame_count"])
+    groups = _open_groups(results)
+    if frames is None:
+        ds = read_frame_columns(store, 0, count, columns=known)
+        table = _tabulate(ds, groups, slice(0, count), count, columns)
+    else:
+        rows = np.asarray(frames, dtype=np.int64)
+        table = _tabulate(take_columns(store, rows, columns=known), groups, rows, count, columns)
+    table.attrs |= _describe_groups(results)
     return table
+
+
+def _each_table(results: str | Path) -> Iterator[pd.DataFrame]:
+    """Give the catalogue some frames at a time: of millions, the whole takes gigabytes; one table at least."""
+    store, groups, told = frames_path(results), _open_groups(results), _describe_groups(results)
+    count = int(frames_attributes(store)["frame_count"])
+    for start in range(0, max(count, 1), _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, count)
+        table = _tabulate(read_frame_columns(store, start, stop), groups, slice(start, stop), count)
+        table.attrs |= told
+        yield table
+
+
+def _open_groups(results: str | Path) -> list[xr.Dataset | None]:
+    later = [open_group(results, name) for name in _LATER]
+    return [open_screen(results), *later, open_scores(results)]
+
+
+def _describe_groups(results: str | Path) -> dict[str, Any]:
+    """Say what made each group; None where it is not there."""
+    groups = {name: open_group(results, name) for name in ("layout", "screen", "hits", "features", *_LATER, "scores")}
+    return {name: None if group is None else _provenance(group) for name, group in groups.items()}
 
 
 def table_of_frames(frames: xr.Dataset, *results: xr.Dataset | None) -> pd.DataFrame:
@@ -115,17 +159,33 @@ def table_of_frames(frames: xr.Dataset, *results: xr.Dataset | None) -> pd.DataF
         1/angstrom, and ``found_a_star_x`` to ``found_c_star_z`` those that ``orient`` found. A reason for failure
         from ingest stands; later groups only add to it.
     """
+    count = frames.sizes["frame"]
+    return _tabulate(frames, results, slice(0, count), count)
+
+
+def _tabulate(
+    frames: xr.Dataset,
+    groups: Sequence[xr.Dataset | None],
+    rows: slice | np.ndarray,
+    count: int,
+    wanted: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Join the columns of some frames of ``count`` with these rows of groups; a group may cover fewer."""
     import pandas as pd
 
-    count = frames.sizes["frame"]
-    index = pd.RangeIndex(count, name="frame")
-    columns = _frame_columns(frames)
+    numbers = pd.RangeIndex(rows.start, rows.stop) if isinstance(rows, slice) else pd.Index(rows)
+    columns = _frame_columns(frames, wanted)
     if "orientation" in frames:
         columns["frame_is_indexed"] = np.isfinite(frames["orientation"].values).all(axis=(1, 2))
-    table = pd.DataFrame(columns, index=index)
-    for group in results:
+    table = pd.DataFrame(columns, index=numbers.rename("frame"))
+    for group in groups:
         if group is not None:
-            _join(table, pd.DataFrame(_frame_columns(group)))
+            there = group.sizes["frame"]
+            part = (
+                slice(min(rows.start, there), min(rows.stop, there)) if isinstance(rows, slice) else rows[rows < there]
+            )
+            found = pd.DataFrame(_frame_columns(group.isel(frame=part), wanted), index=numbers[numbers < there])
+            _join(table, found, has_gaps=there < count)
     # A Zarr group gives its arrays in any order: the declarations have one.
     last = [prefix + axis for prefix in ("", "found_") for axis in _AXES]
     return table[[name for name in dict.fromkeys((*_FIRST_COLUMNS, *VARIABLES, *last)) if name in table]]
@@ -147,30 +207,52 @@ def write_catalogue(table: pd.DataFrame, to: str | Path) -> str | Path:
     BadParameter
         If the suffix is neither.
     """
+    return _write_tables(iter([table]), to)
+
+
+def _write_tables(tables: Iterator[pd.DataFrame], to: str | Path) -> str | Path:
+    """Write tables one below the other; the first says what columns there are."""
     _check_suffix(to)
     with whole_file(to) as partial:
         if suffix_of(to) == ".parquet":
-            table.to_parquet(partial, engine="pyarrow", index=True)
+            _write_parquet(tables, partial)
         else:
-            table.to_csv(partial)
+            for number, table in enumerate(tables):
+                table.to_csv(partial, mode="a" if number else "w", header=not number)
     return as_store(to)
 
 
-def _frame_columns(dataset: xr.Dataset) -> dict[str, Any]:
-    columns = {str(name): v.values for name, v in dataset.variables.items() if v.dims == ("frame",) and name != "frame"}
+def _write_parquet(tables: Iterator[pd.DataFrame], to: Path) -> None:
+    """Write a group of rows for each table, and what pandas keeps in a file: its types, and ``attrs``."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    first = next(tables)
+    schema = pa.Schema.from_pandas(first, preserve_index=True)
+    schema = schema.with_metadata({**schema.metadata, b"PANDAS_ATTRS": json.dumps(first.attrs).encode()})
+    with parquet.ParquetWriter(to, schema) as file:
+        for table in itertools.chain([first], tables):
+            file.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=True))
+
+
+def _frame_columns(dataset: xr.Dataset, wanted: Collection[str] | None) -> dict[str, Any]:
+    columns = {
+        str(name): v.values
+        for name, v in dataset.variables.items()
+        if v.dims == ("frame",) and name != "frame" and (wanted is None or name in wanted)
+    }
     for name, prefix in (("orientation", ""), ("found_orientation", "found_")):
-        if name in dataset:
+        if name in dataset and (wanted is None or name in wanted):
             flat = dataset[name].values.reshape(-1, len(_AXES))
             columns |= {prefix + axis: flat[:, number] for number, axis in enumerate(_AXES)}
     return columns
 
 
-def _join(table: pd.DataFrame, group: pd.DataFrame) -> None:
+def _join(table: pd.DataFrame, group: pd.DataFrame, *, has_gaps: bool) -> None:
     """Put a group's columns into the table, in place."""
-    is_short = len(group) < len(table)
-    if is_short:
-        # Types that know a missing value: a gap turns neither integers into floats nor booleans into objects.
-        group = group.convert_dtypes().reindex(table.index)
+    if has_gaps:  # somewhere, if not here: the types are the same for all frames
+        group = group.astype({name: _WITH_GAPS[column.dtype.kind] for name, column in group.items()})
+        group = group.reindex(table.index)
     status = group.pop("frame_status").fillna(NOT_SCREENED) if "frame_status" in group else None
     if status is not None and "frame_status" in table:
         table["frame_status"] = table["frame_status"].where(table["frame_status"] != STATUS_OK, status)

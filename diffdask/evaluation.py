@@ -48,6 +48,9 @@ _NOTES = {
     None: "no label had a part in the scores",
 }
 
+#: What it takes of the catalogue.
+_COLUMNS = ("frame_id", "run", "frame_status", "frame_is_hit", "frame_score")
+
 _BY_RUN = "scores of frames that trained the ranker are out of fold: no model judged a frame of a run it had seen"
 
 
@@ -90,7 +93,7 @@ def evaluate(
     BadParameter
         If a parameter is out of range.
     """
-    table = catalogue_table(results)
+    table = catalogue_table(results, columns=_COLUMNS)
     given = read_labels(labels, table["frame_id"].tolist())
     return evaluate_table(table, given, prevalence=prevalence, top=top, bootstrap=bootstrap, seed=seed)
 

@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 UNLABELLED = "unlabelled"
 
+#: What it takes of the catalogue.
+_COLUMNS = (
+    *("frame_id", "run", "frame_status", "frame_is_hit", "frame_peak_count", "frame_peak_intensity"),
+    *("frame_anisotropy", "frame_score", "frame_rank", "frame_score_source"),
+)
+
 #: Hits that tell what the background and the bins in use are: enough for a median, little to read.
 _PROFILES = 500
 
@@ -125,7 +131,7 @@ def report(
     """
     if top < 1:
         raise BadParameter(f"top = {top} must be at least 1")
-    table = catalogue_table(results)
+    table = catalogue_table(results, columns=_COLUMNS)
     given = None if labels is None else read_labels(labels, table["frame_id"].tolist())
     volume = None if map is None else read_map(map)
     compared = None if methods is None else read_methods(methods, frames=frames_path(results))

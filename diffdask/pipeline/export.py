@@ -52,12 +52,15 @@ def export(
     """
     from diffdask.catalogue import catalogue_table
     from diffdask.io.picks import write_cxi_subset, write_event_list
-    from diffdask.io.results_store import frames_path, open_hits
+    from diffdask.io.results_store import frames_path, open_hits, open_scores
 
     to = as_store(to)
     if suffix_of(to) not in _SUFFIXES:
         raise BadParameter(f"'{to}' must end in {' or '.join(_SUFFIXES)}: event list, or CXI file with the frames")
-    picks = choose_top(catalogue_table(results), top)
+    scores = open_scores(results)
+    rank = np.zeros(0, dtype=int) if scores is None else scores.frame_rank.values
+    ranked = np.flatnonzero((rank > 0) & (rank <= top))
+    picks = choose_top(catalogue_table(results, frames=ranked), top)
     if suffix_of(to) == ".lst":
         return write_event_list(picks, to)
     where = as_store(frames) if frames is not None else frames_path(results)

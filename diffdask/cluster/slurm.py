@@ -1,4 +1,4 @@
-"""SLURM: worker jobs that are submitted again when they end before the work does.
+"""SLURM: worker jobs that follow the load, and are submitted again when they end before the work does.
 
 The scheduler lives in the process that calls, on a login node or in a job of
 its own (``deploy/slurm.sh``); workers are jobs that connect back to it.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diffdask.cluster.capacity import Capacity
+from diffdask.cluster.demand import Demand
 from diffdask.cluster.keys import Key
 from diffdask.cluster.laptop import ANY_PORT, LOCAL_LINK, MALLOC
 from diffdask.cluster.security import security_in
@@ -27,7 +28,9 @@ _log = logging.getLogger(__name__)
 KEYS = {
     "queue": Key("", "partition of the worker jobs; empty: the cluster's default"),
     "account": Key("", "account that is charged; empty: your default"),
-    "jobs": Key(1, "worker jobs, kept at this number: those that end are submitted again"),
+    "jobs": Key(1, "most worker jobs; those that end while there is work are submitted again"),
+    "fewest_jobs": Key(1, "worker jobs that stay when there is little to do; as many as jobs: all of them"),
+    "idle_timeout": Key(600, "seconds after which jobs that there is nothing to do for are given up"),
     "cores": Key(1, "cores of a job"),
     "memory": Key("4GB", "memory of a job, shared by its workers"),
     "processes": Key(0, "workers of a job; 0: one a core"),
@@ -82,7 +85,7 @@ def open_client(place: dict[str, Any], stack: contextlib.ExitStack) -> Any:
     )
     cluster = stack.enter_context(cluster_type(security=security, **options))
     client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
-    keeper = JobKeeper(cluster, place["jobs"])
+    keeper = JobKeeper(cluster, demand_of(place))
     keeper.submit()
     stack.enter_context(keeper.keeping())
     _await_first_worker(client, keeper, log_folder=options["log_directory"])
@@ -110,6 +113,8 @@ def cluster_options(place: dict[str, Any]) -> dict[str, Any]:
     lifetime, stagger = plan_lifetime(read_walltime(place["walltime"]))
     if place["jobs"] < 1 or place["cores"] < 1:
         raise BadJob(f"jobs = {place['jobs']} and cores = {place['cores']}: at least one of each is needed")
+    if not 1 <= place["fewest_jobs"] <= place["jobs"]:
+        raise BadJob(f"fewest_jobs = {place['fewest_jobs']}: at least one, and no more than jobs = {place['jobs']}")
     return {
         "queue": place["queue"] or None,
         "account": place["account"] or None,
@@ -134,6 +139,16 @@ def cluster_options(place: dict[str, Any]) -> dict[str, Any]:
             **({"host": place["host"]} if place["host"] else {}),
         },
     }
+
+
+def demand_of(place: dict[str, Any]) -> Demand:
+    """Say how many jobs a place may have."""
+    return Demand(
+        fewest=place["fewest_jobs"],
+        most=place["jobs"],
+        threads=place["cores"],
+        patience=place["idle_timeout"],
+    )
 
 
 def read_walltime(text: str) -> float:
@@ -207,7 +222,7 @@ def _await_first_worker(client: Any, keeper: JobKeeper, *, log_folder: str) -> N
 
 
 def _check_hope(keeper: JobKeeper, log_folder: str) -> None:
-    if keeper.ended_count >= 3 * keeper.jobs:
+    if keeper.ended_count >= 3 * keeper.demand.jobs:
         raise BadJob(
             f"{keeper.ended_count} worker jobs ended before a worker started; what they printed is in "
             f"'{log_folder}' (often: Python or a module is missing there, or nodes cannot reach this machine)"

@@ -1,4 +1,4 @@
-"""Worker jobs of SLURM, kept at their number.
+"""Worker jobs of SLURM, as many as there is something to do for, and again when they end.
 
 Dask's own adaptive scaling does not bring back a job of several workers, nor
 one that was cancelled while it waited: it looks at workers, and here SLURM is
@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from diffdask.cluster.demand import Demand
 from diffdask.errors import BadJob
 
 _log = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ class JobKeeper:
     ----------
     cluster
         A ``dask_jobqueue.SLURMCluster`` without jobs.
-    jobs
-        Jobs to be kept.
+    demand
+        How many jobs there shall be.
 
     Attributes
     ----------
@@ -54,24 +55,23 @@ class JobKeeper:
         What it said when it did not; empty if it did the last time.
     """
 
-    def __init__(self, cluster: Any, jobs: int):
+    def __init__(self, cluster: Any, demand: Demand):
         self.cluster = cluster
-        self.jobs = jobs
+        self.demand = demand
         self.ended_count = 0
         self.reasons: dict[str, str] = {}
         self.answered, self.trouble = time.monotonic(), ""
         self._is_over = asyncio.Event()
 
     def submit(self) -> None:
-        """Submit all jobs.
+        """Submit the first jobs.
 
         Raises
         ------
         BadJob
             If SLURM refuses them, or what it answers is not understood.
         """
-        for _ in range(self.jobs):
-            self.cluster.worker_spec.update(self.cluster.new_worker_spec())
+        self._plan(self.demand.jobs)
         try:
             self.cluster.sync(self._settle)
         except RuntimeError as error:
@@ -109,7 +109,8 @@ class JobKeeper:
             else:
                 self.answered, self.trouble = time.monotonic(), ""
             # jobs that end as soon as they start shall not fill SLURM's books
-            wait = min(2 * wait, _LOOK_AT_MOST) if ended and self.ended_count > 2 * self.jobs else _LOOK_EVERY
+            is_futile = ended and self.ended_count > 2 * self.demand.jobs
+            wait = min(2 * wait, _LOOK_AT_MOST) if is_futile else _LOOK_EVERY
 
     async def _ends_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -117,7 +118,7 @@ class JobKeeper:
         return self._is_over.is_set()
 
     async def look(self) -> int:
-        """Submit anew the jobs that SLURM no longer knows; give their number."""
+        """Submit anew the jobs that SLURM no longer knows, and give their number; follow the load."""
         from distributed.core import Status
 
         submitted = {name: job.job_id for name, job in self.cluster.workers.items()}
@@ -133,11 +134,45 @@ class JobKeeper:
             if job is not None:
                 job.status = Status.closed
         self.ended_count += len(gone)
-        if len(self.cluster.workers) < self.jobs:
-            if gone:
-                _log.info("%d worker jobs ended; they are submitted again", len(gone))
+        if gone:
+            _log.info("%d worker jobs ended; they are submitted again", len(gone))
+        await self._follow_load()
+        if self.cluster.workers.keys() != self.cluster.worker_spec.keys():
             await self._settle()
         return len(gone)
+
+    async def _follow_load(self) -> None:
+        """Plan more jobs where there is more to do than workers can, and give up those that have nothing to do."""
+        scheduler, planned = self.cluster.scheduler, len(self.cluster.worker_spec)
+        in_flight = sum(len(worker.processing) for worker in scheduler.workers.values())
+        in_flight += len(scheduler.queued) + len(scheduler.unrunnable)
+        wanted = self.demand.update(in_flight, scheduler.total_nthreads, time.monotonic())
+        if wanted > planned:
+            _log.info("there is more to do: %d worker jobs are submitted", wanted - planned)
+            self._plan(wanted)
+        elif wanted < planned:
+            await self._give_up(planned - wanted)
+
+    def _plan(self, jobs: int) -> None:
+        while len(self.cluster.worker_spec) < jobs:
+            self.cluster.worker_spec.update(self.cluster.new_worker_spec())
+
+    async def _give_up(self, count: int) -> None:
+        """Give up so many jobs, or as many as are idle: first those that have no worker yet."""
+        scheduler, busy = self.cluster.scheduler, set()
+        workers: dict[Any, list[Any]] = {name: [] for name in self.cluster.worker_spec}
+        for worker in scheduler.workers.values():
+            name = worker.name if worker.name in workers else str(worker.name).rpartition("-")[0]  # of several a job
+            if name in workers:
+                workers[name].append(worker.name)
+                busy |= {name} if worker.processing else set()
+        idle = sorted((name for name in workers if name not in busy), key=lambda name: len(workers[name]))[:count]
+        if not idle:
+            return
+        _log.info("%d worker jobs have nothing to do and are given up; %d stay", len(idle), len(workers) - len(idle))
+        await scheduler.retire_workers(names=[worker for name in idle for worker in workers[name]])
+        for name in idle:
+            del self.cluster.worker_spec[name]
 
     async def _settle(self) -> None:
         from distributed.core import Status

@@ -9,6 +9,7 @@ along the ``%`` axis, ``name//`` the group that stands for ``%`` in the path,
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -119,7 +120,25 @@ def data_of(file: h5py.File, layout: GeometryFile, panel: int, name: str) -> h5p
             f"'{file.filename}' has no dataset '{where}', where the geometry looks for frames. "
             f"It has {_told_datasets(file)}: change 'data' in the geometry"
         )
+    _check_parts(found)
     return found
+
+
+def _check_parts(dataset: h5py.Dataset) -> None:
+    """Check that the files of a virtual dataset are there: what is not there would read as zeros.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is not.
+    """
+    if not dataset.is_virtual:
+        return
+    folder = os.path.dirname(dataset.file.filename)
+    for name in dict.fromkeys(part.file_name for part in dataset.virtual_sources()):
+        path = os.path.join(folder, name)
+        if name != "." and "%" not in name and not os.path.isfile(path):  # "%b" stands for a number: any may be absent
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def _opened(path: str | Path) -> h5py.File:

@@ -207,10 +207,10 @@ async def _write_column(array: Any, start: int, values: np.ndarray) -> None:
         await array.setitem(slice(start + first, start + first + len(rows)), rows)
 
 
-def read_column(path: str | Path, group: str, name: str) -> np.ndarray:
-    """Read a variable whose chunks are blocks, of a group finished or not, some chunks at a time."""
+def read_column(path: str | Path, group: str, name: str, *, dtype: Any = None) -> np.ndarray:
+    """Read a variable whose chunks are blocks, of a group finished or not, some chunks at a time; as another type."""
     array = cast(zarr.Array, _open_root(path)[f"{group}/{name}"])
-    values = np.empty(array.shape, dtype=array.dtype)
+    values = np.empty(array.shape, dtype=dtype or array.dtype)
     piece = array.chunks[0] * _CHUNKS_AT_ONCE
     for first in range(0, len(values), piece):
         values[first : first + piece] = array[first : first + piece]

@@ -51,7 +51,8 @@ class HitFinder(BaseEstimator):
             parts.setdefault(number, []).append(excess[rows][is_blank[rows]])
         self.limit_ = {}
         for number in sorted(parts):
-            own = np.concatenate(parts.pop(number))
+            stretches = parts.pop(number)
+            own = stretches[0] if len(stretches) == 1 else np.concatenate(stretches)
             self.limit_[number] = self._limit(own) if own.size >= _BLANKS else self.overall_limit_
         return self
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffdask.cluster import tell_counts
-from diffdask.io.frames_store import read_frame_columns, take_columns, take_frames
+from diffdask.io.frames_store import frames_attributes, read_frame_columns, take_columns, take_frames
 from diffdask.io.marks import mark_block, marked_blocks, unmark_blocks
 from diffdask.io.nuisance_store import save_nuisance
 from diffdask.io.paths import absolute, join
@@ -68,9 +68,10 @@ def decide_hits(frames: str | Path, results: str | Path, how: dict[str, Any]) ->
 
     Features and scores of other hits than these are thrown away; haloes and pictures are to be gone on with.
     """
+    count = int(frames_attributes(frames)["frame_count"])
+    run = read_frame_columns(frames, 0, count, columns=("run",)).run.values
     excess = read_column(results, "screen", "frame_diffuse_excess")
-    run = read_frame_columns(frames, 0, excess.size, columns=("run",)).run.values
-    seen = (read_column(results, "screen", "frame_peak_count"), excess, run)
+    seen = (read_column(results, "screen", "frame_peak_count", dtype=np.int32), excess, run)
     finder = HitFinder(min_peaks=how["min_peaks"], min_excess=how["min_excess"]).fit(*seen)
     is_hit = finder.predict(*seen)
     write_rows(results, "screen", 0, wrap(frame_is_hit=is_hit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import zarr
 from diffdask.errors import BadStore
 from diffdask.io import frames_store, ranker_store, results_store, volume_store
 from diffdask.io.storage import storage_at
+from diffdask.pipeline.counts import ROWS_AT_ONCE, count_texts
 
 #: Groups that every analysis makes, and those that some do.
 _GROUPS = ("layout", "screen", "hits", "features", "scores")
@@ -86,20 +88,31 @@ def _describe_frames(store: str | Path, attributes: dict[str, Any]) -> dict[str,
     }
     if not attributes["complete"]:
         return described
-    frames = frames_store.open_frames(store)
-    energy, length = frames.photon_energy.values, frames.camera_length.values
+    frames = frames_store.open_frames(store, columns=("run", "photon_energy", "camera_length"))
+    indexed, status = _count_indexed(store, frames.sizes["frame"])
     return {
         **described,
         "frames": frames.sizes["frame"],
-        "runs": _counts(frames.run.values),
+        "runs": {str(run): int(count) for run, count in zip(*np.unique(frames.run, return_counts=True), strict=True)},
         "panels": f"{frames.sizes['panel']} of {frames.sizes['ss']} x {frames.sizes['fs']} pixels",
         "type": str(frames.adu.dtype),
         "good pixels": int(frames.pixel_is_good.values.sum()),
-        "photon energy, eV": _range(energy),
-        "camera length, m": _range(length),
-        "indexed frames": int(np.isfinite(frames.orientation.values).all(axis=(1, 2)).sum()),
-        "status": _counts(frames.frame_status.values),
+        "photon energy, eV": _range(frames.photon_energy.values),
+        "camera length, m": _range(frames.camera_length.values),
+        "indexed frames": indexed,
+        "status": status,
     }
+
+
+def _count_indexed(store: str | Path, count: int) -> tuple[int, dict[str, int]]:
+    """Count frames with an orientation, and frames by status; some at a time, for of millions they take gigabytes."""
+    indexed, statuses = 0, Counter[str]()
+    for start in range(0, count, ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, count)
+        part = frames_store.read_frame_columns(store, start, stop, columns=("orientation", "frame_status"))
+        indexed += int(np.isfinite(part.orientation.values).all(axis=(1, 2)).sum())
+        statuses.update(part.frame_status.values.tolist())
+    return indexed, dict(sorted(statuses.items()))
 
 
 def _describe_results(store: str | Path, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -113,13 +126,13 @@ def _describe_results(store: str | Path, attributes: dict[str, Any]) -> dict[str
         described[group] = {"sizes": {str(k): v for k, v in made.sizes.items()}, "parameters": made.attrs["parameters"]}
         if group == "screen":
             described[group]["hits"] = int(made.frame_is_hit.values.sum())
-            described[group]["status"] = _counts(made.frame_status.values)
+            described[group]["status"] = count_texts(made.frame_status)
         if group == "scores":
             for name in ("method", "picked_count", "expected_wrong_share", "picks_without_promise", "existence"):
                 if name in made.attrs:
                     described[group][name] = made.attrs[name]
         if group == "orientations":
-            described[group]["source"] = _counts(made.frame_orientation_source.values)
+            described[group]["source"] = count_texts(made.frame_orientation_source)
             for name in ("judged_count", "right_share", "right_angle"):
                 described[group][name] = made.attrs[name]
     return described
@@ -133,11 +146,6 @@ def _describe_ranker(store: str | Path, attributes: dict[str, Any]) -> dict[str,
         "parameters": trained.parameters,
         "features": trained.features,
     }
-
-
-def _counts(values: np.ndarray) -> dict[str, int]:
-    names, counts = np.unique(values.astype(object).astype(str), return_counts=True)
-    return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
 
 def _range(values: np.ndarray) -> str:

@@ -23,16 +23,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffdask.errors import BadStore
 from diffdask.interruption import Terminated
 from diffdask.io.storage import storage_at
 from diffdask.variables import STATUS_OK
 from diffdask.version import __version__
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 #: What computes, stores or brings workers, so that another version can change what comes out, or how fast; a few are
 #: there in one of two builds, or only where a place needs them.
@@ -45,8 +42,6 @@ _PACKAGES = (
 Record = dict[str, Any]
 
 NAME = "job.json"
-
-_ROWS_AT_ONCE = 1 << 17
 
 _log = logging.getLogger(__name__)
 
@@ -136,6 +131,7 @@ def count_results(results: str | Path) -> tuple[Record, Record]:
     """
     from diffdask.io.marks import quarantined_blocks
     from diffdask.io.results_store import open_group, open_scores
+    from diffdask.pipeline.counts import count_texts
 
     counts: Record = {}
     failures: Record = {"frames": {}, "blocks": {}}
@@ -143,7 +139,8 @@ def count_results(results: str | Path) -> tuple[Record, Record]:
         screened = open_group(results, "screen")
         if screened is not None:
             counts |= {"frames": screened.sizes["frame"], "hits": int(screened.frame_is_hit.values.sum())}
-            failures["frames"] = _count_reasons(screened.frame_status)
+            counted = Counter(count_texts(screened.frame_status)).most_common()
+            failures["frames"] = {reason: number for reason, number in counted if reason != STATUS_OK}
         else:
             counts |= _count_screened(results)
             failures["frames"] = _count_unreadable(results)
@@ -177,14 +174,6 @@ def _count_unreadable(results: str | Path) -> dict[str, int]:
     from diffdask.pipeline.failed_frames import read_unreadable
 
     return dict(Counter(read_unreadable(results).values()).most_common())
-
-
-def _count_reasons(status: xr.DataArray) -> dict[str, int]:
-    """Count frames that are not fine, by reason; piece by piece, as there may be millions."""
-    counted: Counter[str] = Counter()
-    for start in range(0, status.size, _ROWS_AT_ONCE):
-        counted.update(status[start : start + _ROWS_AT_ONCE].values.tolist())
-    return {reason: number for reason, number in counted.most_common() if reason != STATUS_OK}
 
 
 def _write_if_possible(folder: str | Path, record: Record) -> None:

@@ -55,7 +55,7 @@ class VerbPlan:
     blocks
         That are left: each is marked once it is done, and never done again.
     tasks
-        Tasks on the cluster; 0 where the verb works in the calling process.
+        Tasks on the cluster, at most: small blocks share one. 0 where the verb works in the calling process.
     read_bytes
         Read from storage.
     worker_bytes

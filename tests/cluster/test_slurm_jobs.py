@@ -9,6 +9,7 @@ import time
 import pytest
 
 from diffdask.cluster import connect, slurm, slurm_jobs
+from diffdask.cluster.demand import Demand
 from diffdask.errors import BadJob
 
 #: Jobs are lines of the file 'queue'; a file 'slow', 'riddle', 'silent' or 'ill' has a program do so.
@@ -142,7 +143,7 @@ def test_jobs_that_queue_are_waited_for_and_slurms_reason_is_told(caplog, reason
             self.asked += 1
             return {} if self.asked < 2 else {"a worker": 1}
 
-    keeper = slurm_jobs.JobKeeper(None, 3)
+    keeper = slurm_jobs.JobKeeper(None, Demand(fewest=3, most=3, threads=1, patience=600.0))
     keeper.reasons = {"1": reason, "2": reason, "3": "JobHeldUser"}
     with caplog.at_level(logging.INFO), pytest.MonkeyPatch.context() as patch:
         patch.setattr(slurm, "_TOLD_FIRST", -1.0)
@@ -165,4 +166,32 @@ def test_jobs_outlive_a_slurm_that_is_gone_for_a_while(scripts, kept, caplog):
         (scripts.folder / "ill").unlink()
         scripts.cancel_all()
         wait_until(lambda: scripts.jobs == ["2"])
+    assert scripts.jobs == []
+
+
+def test_jobs_that_there_is_nothing_to_do_for_are_given_up_and_come_back_with_work(scripts, place, monkeypatch):
+    monkeypatch.setattr(slurm, "_await_first_worker", lambda *_, **__: None)
+    place.write_text(place.read_text() + "jobs = 3\nfewest_jobs = 1\nidle_timeout = 1\n")
+    with connect(place) as client:
+        time.sleep(2.0)  # nothing has been asked for yet: they may be on their way
+        assert len(scripts.jobs) == 3
+        wanted = [client.submit(abs, number) for number in range(4)]
+        time.sleep(2.0)
+        assert len(scripts.jobs) == 3
+        del wanted
+        wait_until(lambda: len(scripts.jobs) == 1)
+        wanted = [client.submit(abs, number) for number in range(4)]
+        wait_until(lambda: len(scripts.jobs) == 3)
+        del wanted
+    assert scripts.jobs == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"), [("fewest_jobs = 0", "at least one"), ("fewest_jobs = 2", "no more than jobs = 1"),
+                        ("idle_timeout = -1", "is below zero")],
+)  # fmt: skip
+def test_numbers_of_jobs_that_make_no_sense_are_refused(scripts, place, wrong, told):
+    place.write_text(place.read_text() + wrong + "\n")
+    with pytest.raises(BadJob, match=told), connect(place):
+        pass
     assert scripts.jobs == []

@@ -167,6 +167,23 @@ def test_worker_jobs_of_several_workers_come_back_after_scancel_and_the_run_fini
     assert len({job for job, _ in found}) == 2
 
 
+def test_jobs_follow_the_load_and_no_block_is_lost_by_it(slurm_here, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm_jobs, "_LOOK_EVERY", 1.0)
+
+    def slow_block(block):  # as above
+        time.sleep(0.2)
+        return os.environ["SLURM_JOB_ID"], block
+
+    more = "fewest_jobs = 1\nidle_timeout = 3"
+    with connect(write_place(tmp_path, jobs=2, more=more)) as client:
+        client.wait_for_workers(2, timeout=60)
+        found = [result for _, result in run_blocks(client, slow_block, range(20))]
+        wait_until(lambda: len(queue(slurm_here, "--format", "%A")) == 1, lambda: "no job was given up")
+        later = [result for _, result in run_blocks(client, slow_block, range(20, 170))]
+    assert len({job for job, _ in later}) == 2, "it came back"
+    assert sorted(block for _, block in found + later) == list(range(170))
+
+
 def test_a_job_that_is_cancelled_while_it_waits_comes_back(slurm_here, tmp_path):
     wait_until(lambda: not queue(slurm_here), lambda: "jobs of an earlier test are left")
     more = 'directives = ["--begin=now+1hour"]'

@@ -434,6 +434,27 @@ def test_a_file_that_is_gone_is_told_from_one_that_is_no_hdf5(tiny):
         read_three(tiny.folder / "text.cxi", tiny)
 
 
+def test_a_virtual_dataset_of_which_a_file_is_gone_is_not_read_as_zeros(tiny):
+    part, path, layout = tiny.write("part.cxi", 3), tiny.write("whole.cxi", 3), read_geometry(tiny.geometry)
+    expected, _ = read_all(part, layout)
+    with h5py.File(path, "r+") as file:
+        shape, dtype = file[DATA].shape, file[DATA].dtype
+        del file[DATA]
+        virtual = h5py.VirtualLayout(shape, dtype)
+        virtual[...] = h5py.VirtualSource("part.cxi", DATA, shape=shape)
+        file.create_virtual_dataset(DATA, virtual)
+    found, reasons = read_all(path, layout)
+    np.testing.assert_array_equal(found, expected)
+    assert found.any()
+    assert not reasons
+    part.rename(tiny.folder / "away")
+    with pytest.raises(FileNotFoundError) as told:
+        read_frames(path, layout, ["//0"], np.ones((1, *found.shape[1:]), found.dtype))
+    assert told.value.filename == str(part)
+    with pytest.raises(BadFrames, match=r"no file at '.*part\.cxi'"):
+        survey(path, tiny)
+
+
 def test_a_survey_names_the_file_that_storage_does_not_give(tiny, monkeypatch):
     path, find = tiny.write("r.cxi", 3), cxi.data_of
     monkeypatch.setattr(cxi, "data_of", lambda file, *where: take_away(file) or find(file, *where))

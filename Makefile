@@ -1,5 +1,6 @@
 # make demo   set up and run a small campaign from frames to report
-# make test   set up and run all tests
+# make test   set up and run the tests
+# make test-faults   run those that kill real processes, and those that start a SLURM
 # make bench  time the kernels beside their peers, write benchmarks/RESULTS.md
 # make lint   style, imports, docstrings, types
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: all install demo test bench lint format constraints clean
+.PHONY: all install demo test test-faults bench lint format constraints clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -25,7 +26,10 @@ demo: $(INSTALLED)
 	@echo "report     demo/report/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not faults and not slurm"
+
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "faults or slurm"
 
 # one thread for every library, so that each number is of one core
 bench: $(INSTALLED)

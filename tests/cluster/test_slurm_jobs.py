@@ -15,6 +15,7 @@ from diffdask.errors import BadJob
 #: Jobs are lines of the file 'queue'; a file 'slow', 'riddle', 'silent' or 'ill' has a program do so.
 PROGRAMS = {
     "sbatch": """
+exec 9> {here}/lock; flock 9
 number=$(cat {here}/number); echo $((number + 1)) > {here}/number
 [ -e {here}/slow ] && {{ touch {here}/began; sleep 2; }}
 [ -e {here}/riddle ] && {{ rm {here}/riddle; echo "Welcome to SLURM"; exit 0; }}
@@ -27,6 +28,7 @@ echo "Submitted batch job $number"
 cat {here}/queue
 """,
     "scancel": """
+exec 9> {here}/lock; flock 9
 grep -v "^$1 " {here}/queue > {here}/left; mv {here}/left {here}/queue
 """,
 }

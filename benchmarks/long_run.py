@@ -6,6 +6,7 @@ scheduler and a driver, each a process of its own that is watched from outside::
 
     python benchmarks/long_run.py             # 800 000 frames: 12 500 blocks
     python benchmarks/long_run.py --whole     # 8 000 000 frames: 125 000 blocks, about 6 GB of disk
+    python benchmarks/long_run.py --end       # what the driver does after the last of 125 000 blocks, and no more
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -22,9 +24,11 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -35,7 +39,10 @@ from diffdask.io.frames_plan import Segment
 from diffdask.io.frames_store import column_chunk
 from diffdask.io.frames_writer import create_or_check, finish, plan_frames
 from diffdask.io.marks import mark_block
-from diffdask.io.results_store import open_group
+from diffdask.io.results_store import create_results, open_group
+from diffdask.pipeline.hits import decide_hits
+from diffdask.pipeline.layout import load_layout, make_layout
+from diffdask.pipeline.screen import screen
 from diffdask.planning import align, blocks_of
 
 WHOLE, BLOCK = 8_000_000, 64
@@ -102,7 +109,51 @@ def make_store(path: Path, count: int) -> Path:
         mark_block(path, "frames", block, note="{}")
     finish(root)
     _repeat(path, root, count)
+    root.update_attributes({"frame_count": count, "planned_frames": count})
     return path
+
+
+def make_screened(frames: Path, folder: Path, count: int) -> tuple[Path, dict[str, Any]]:
+    """Screen as many frames as are really written, and link what was found for all others, as if all were done.
+
+    Returns
+    -------
+    tuple
+        The results store, and what makes a hit.
+    """
+    few, results = folder / "few-results.zarr", folder / "results.zarr"
+    options = tomllib.loads(JOB.format(frames=make_store(folder / "few.zarr", WRITTEN)))["screen"]
+    screen(results=few, **options, on="threads", progress=False)
+    create_results(results, frames=frames)
+    made = {name: zarr.open_group(few / name, mode="r").attrs["parameters"] for name in ("layout", "hits")}
+    make_layout(results, frames, cast(dict[str, Any], made["layout"]))
+    shutil.copytree(few / "screen", results / "screen")
+    _repeat(results / "screen", zarr.open_group(results / "screen", mode="r+", use_consolidated=False), count)
+    return results, cast(dict[str, Any], made["hits"])
+
+
+def measure_end(frames: Path, results: Path, how: dict[str, Any]) -> dict[str, float]:
+    """Decide on hits as a driver does that holds what it holds while it screens; what that takes."""
+    load_layout(results)
+    memory, is_over, process = [0.0], threading.Event(), psutil.Process()
+
+    def look() -> None:
+        while not is_over.wait(0.003):
+            memory[0] = max(memory[0], process.memory_info().rss / 1e6)
+
+    before, started = process.memory_info().rss / 1e6, time.perf_counter()
+    watch = threading.Thread(target=look)
+    watch.start()
+    try:
+        decide_hits(frames, results, how)
+    finally:
+        is_over.set()
+        watch.join()
+    return {
+        "s, to decide which frames are hits": time.perf_counter() - started,
+        "MB, driver, before": before,
+        "MB, driver, growth to the peak": memory[0] - before,
+    }
 
 
 def _repeat(path: Path, root: zarr.Group, count: int) -> None:
@@ -120,7 +171,6 @@ def _repeat(path: Path, root: zarr.Group, count: int) -> None:
             if source.is_file():  # what is nothing but fill values has no file
                 link.parent.mkdir(parents=True, exist_ok=True)
                 os.link(source, link)
-    root.update_attributes({"frame_count": count, "planned_frames": count})
 
 
 class Watch(threading.Thread):
@@ -237,23 +287,33 @@ def summarise(watch: Watch, began: float, took: float, blocks: int) -> dict[str,
     return figures
 
 
+def _tell(figures: dict[str, float]) -> None:
+    for name, figure in figures.items():
+        sys.stdout.write(f"{name:<50} {figure:12.2f}\n")
+
+
 def main() -> None:
     """Make the store, run the job, say what it took."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that no process is left behind
     parser = argparse.ArgumentParser(description=re.split(r"\n\n", __doc__ or "")[0])
     parser.add_argument("--frames", type=int, default=WHOLE // 10)
     parser.add_argument("--whole", action="store_true", help=f"{WHOLE} frames")
+    parser.add_argument("--end", action="store_true", help="only what comes after the last block, of 8 million frames")
     parser.add_argument("--folder", type=Path, help="where to work, emptied first [a temporary one]")
     given = parser.parse_args()
-    count = WHOLE if given.whole else max(given.frames, WRITTEN)
+    count = WHOLE if given.whole or given.end else max(given.frames, WRITTEN)
     folder = given.folder or Path(tempfile.mkdtemp(prefix="long-run-"))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = time.perf_counter()
     frames = make_store(folder / "frames.zarr", count)
     sys.stdout.write(f"{count} frames made in {time.perf_counter() - started:.1f} s\n")
-    for name, figure in summarise(*run_job(frames, folder), len(blocks_of(count, BLOCK))).items():
-        sys.stdout.write(f"{name:<50} {figure:12.2f}\n")
+    if given.end:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            _tell(process.submit(measure_end, frames, *make_screened(frames, folder, count)).result())
+        shutil.rmtree(folder)
+        return
+    _tell(summarise(*run_job(frames, folder), len(blocks_of(count, BLOCK))))
     hits = open_group(folder / "results.zarr", "hits")
     sys.stdout.write(f"{'hits':<50} {0 if hits is None else hits.sizes['hit']:12d}\n")
     shutil.rmtree(folder)

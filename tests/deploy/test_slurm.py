@@ -181,7 +181,7 @@ def test_jobs_follow_the_load_and_no_block_is_lost_by_it(slurm_here, tmp_path, m
         found = [result for _, result in run_blocks(client, slow_block, range(20))]
         wait_until(lambda: len(queue(slurm_here, "--format", "%A")) == 1, lambda: "no job was given up")
         jobs = set()
-        blocks = itertools.takewhile(lambda block: block < 300 and len(jobs) < 2, itertools.count(20))  # until it is back
+        blocks = itertools.takewhile(lambda block: block < 300 and len(jobs) < 2, itertools.count(20))
         for _, result in run_blocks(client, slow_block, blocks):
             jobs.add(result[0])
             found.append(result)

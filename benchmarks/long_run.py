@@ -166,7 +166,7 @@ def _repeat(path: Path, root: zarr.Group, count: int) -> None:
         array.resize((count, *array.shape[1:]))
         rest = Path(*["0"] * (array.ndim - 1))
         chunks = path / name / "c"
-        for number in range(there, wanted):
+        for number in range(there, wanted) if there else ():  # where chunks are longer, the driver writes them
             source, link = chunks / str(number % there) / rest, chunks / str(number) / rest
             if source.is_file():  # what is nothing but fill values has no file
                 link.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ def catalogue(results: str | Path, *, to: str | Path) -> str | Path:
         If the suffix is neither.
     """
     _check_suffix(to)
-    return _write_tables(_each_table(results), to)
+    return write_catalogue(_each_table(results), to)
 
 
 def catalogue_table(
@@ -109,10 +109,11 @@ def catalogue_table(
     groups = _open_groups(results)
     if frames is None:
         ds = read_frame_columns(store, 0, count, columns=known)
-        table = _tabulate(ds, groups, slice(0, count), count, columns)
+        table = table_of_frames(ds, *groups, columns=columns)
     else:
         rows = np.asarray(frames, dtype=np.int64)
-        table = _tabulate(take_columns(store, rows, columns=known), groups, rows, count, columns)
+        ds = take_columns(store, rows, columns=known)
+        table = table_of_frames(ds, *groups, rows=rows, count=count, columns=columns)
     table.attrs |= _describe_groups(results)
     return table
 
@@ -123,7 +124,8 @@ def _each_table(results: str | Path) -> Iterator[pd.DataFrame]:
     count = int(frames_attributes(store)["frame_count"])
     for start in range(0, max(count, 1), _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, count)
-        table = _tabulate(read_frame_columns(store, start, stop), groups, slice(start, stop), count)
+        ds = read_frame_columns(store, start, stop)
+        table = table_of_frames(ds, *groups, rows=slice(start, stop), count=count)
         table.attrs |= told
         yield table
 
@@ -139,66 +141,66 @@ def _describe_groups(results: str | Path) -> dict[str, Any]:
     return {name: None if group is None else _provenance(group) for name, group in groups.items()}
 
 
-def table_of_frames(frames: xr.Dataset, *results: xr.Dataset | None) -> pd.DataFrame:
+def table_of_frames(
+    frames: xr.Dataset,
+    *results: xr.Dataset | None,
+    rows: slice | np.ndarray | None = None,
+    count: int | None = None,
+    columns: Collection[str] | None = None,
+) -> pd.DataFrame:
     """Join all variables with dims ``("frame",)`` into a table.
 
     Parameters
     ----------
     frames
-        The frames store: it says how many rows there are.
+        The frames store, or some frames of it.
     *results
         Groups of the results store, or None. One that covers fewer frames (new
         frames were ingested since) leaves gaps in its columns, and the status
         of those frames says so.
+    rows, count
+        Numbers of these frames, as a slice or an array, and how many there are in all; None where these are all.
+    columns
+        Variables that are wanted; None for all.
 
     Returns
     -------
     pandas.DataFrame
-        The index ``frame`` counts from 0. ``frame_is_indexed`` is true where
+        The index ``frame`` has the frames' numbers. ``frame_is_indexed`` is true where
         the frame has an orientation; ``a_star_x`` to ``c_star_z`` are its reciprocal axes in the laboratory,
         1/angstrom, and ``found_a_star_x`` to ``found_c_star_z`` those that ``orient`` found. A reason for failure
         from ingest stands; later groups only add to it.
     """
-    count = frames.sizes["frame"]
-    return _tabulate(frames, results, slice(0, count), count)
-
-
-def _tabulate(
-    frames: xr.Dataset,
-    groups: Sequence[xr.Dataset | None],
-    rows: slice | np.ndarray,
-    count: int,
-    wanted: Collection[str] | None = None,
-) -> pd.DataFrame:
-    """Join the columns of some frames of ``count`` with these rows of groups; a group may cover fewer."""
     import pandas as pd
 
+    count = frames.sizes["frame"] if count is None else count
+    rows = slice(0, count) if rows is None else rows
     numbers = pd.RangeIndex(rows.start, rows.stop) if isinstance(rows, slice) else pd.Index(rows)
-    columns = _frame_columns(frames, wanted)
+    known = _frame_columns(frames, columns)
     if "orientation" in frames:
-        columns["frame_is_indexed"] = np.isfinite(frames["orientation"].values).all(axis=(1, 2))
-    table = pd.DataFrame(columns, index=numbers.rename("frame"))
-    for group in groups:
+        known["frame_is_indexed"] = np.isfinite(frames["orientation"].values).all(axis=(1, 2))
+    table = pd.DataFrame(known, index=numbers.rename("frame"))
+    for group in results:
         if group is not None:
             there = group.sizes["frame"]
             part = (
                 slice(min(rows.start, there), min(rows.stop, there)) if isinstance(rows, slice) else rows[rows < there]
             )
-            found = pd.DataFrame(_frame_columns(group.isel(frame=part), wanted), index=numbers[numbers < there])
+            found = pd.DataFrame(_frame_columns(group.isel(frame=part), columns), index=numbers[numbers < there])
             _join(table, found, has_gaps=there < count)
     # A Zarr group gives its arrays in any order: the declarations have one.
     last = [prefix + axis for prefix in ("", "found_") for axis in _AXES]
     return table[[name for name in dict.fromkeys((*_FIRST_COLUMNS, *VARIABLES, *last)) if name in table]]
 
 
-def write_catalogue(table: pd.DataFrame, to: str | Path) -> str | Path:
-    """Write a table as Parquet or CSV, whole or not at all.
+def write_catalogue(tables: Iterable[pd.DataFrame], to: str | Path) -> str | Path:
+    """Write tables, one below the other, as Parquet or CSV, whole or not at all.
 
     Parameters
     ----------
-    table
-        From :func:`catalogue_table`; its ``attrs`` go into the Parquet file's
-        metadata (``pandas.read_parquet(to).attrs`` gives them back).
+    tables
+        As :func:`table_of_frames` makes them, one at least; the first says what columns there are, and its ``attrs``
+        go into the Parquet file's metadata (``pandas.read_parquet(to).attrs`` gives them back).
     to
         ``.parquet`` or ``.csv``; folders are made as needed.
 
@@ -207,15 +209,10 @@ def write_catalogue(table: pd.DataFrame, to: str | Path) -> str | Path:
     BadParameter
         If the suffix is neither.
     """
-    return _write_tables(iter([table]), to)
-
-
-def _write_tables(tables: Iterator[pd.DataFrame], to: str | Path) -> str | Path:
-    """Write tables one below the other; the first says what columns there are."""
     _check_suffix(to)
     with whole_file(to) as partial:
         if suffix_of(to) == ".parquet":
-            _write_parquet(tables, partial)
+            _write_parquet(iter(tables), partial)
         else:
             for number, table in enumerate(tables):
                 table.to_csv(partial, mode="a" if number else "w", header=not number)

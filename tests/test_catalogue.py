@@ -90,7 +90,7 @@ def test_frames_ingested_after_the_screen_have_gaps_and_say_why() -> None:
 @pytest.mark.parametrize("screened", [3, COUNT])
 def test_what_is_written_is_read_back(tmp_path: Path, suffix: str, screened: int) -> None:
     table = table_of_frames(frames(), screen(screened), scores())
-    to = write_catalogue(table, tmp_path / "new folder" / f"catalogue{suffix}")
+    to = write_catalogue([table], tmp_path / "new folder" / f"catalogue{suffix}")
     back = pd.read_parquet(to) if suffix == ".parquet" else pd.read_csv(to, index_col="frame")
     assert [path.name for path in to.parent.iterdir()] == [to.name]
     if suffix == ".csv":  # text has no types, only what pandas makes of it
@@ -101,14 +101,14 @@ def test_what_is_written_is_read_back(tmp_path: Path, suffix: str, screened: int
 def test_parquet_carries_the_versions_and_parameters(tmp_path: Path) -> None:
     table = table_of_frames(frames(), screen())
     table.attrs = {"screen": {"parameters": {"snr": 6.0}, "version": "0.1"}, "scores": None}
-    to = write_catalogue(table, tmp_path / "c.parquet")
+    to = write_catalogue([table], tmp_path / "c.parquet")
     assert pd.read_parquet(to).attrs == table.attrs
     assert json.loads(pq.read_schema(to).metadata[b"PANDAS_ATTRS"]) == table.attrs
 
 
 def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(BadParameter, match=r"\.parquet or \.csv"):
-        write_catalogue(table_of_frames(frames()), tmp_path / "catalogue.xlsx")
+        write_catalogue([table_of_frames(frames())], tmp_path / "catalogue.xlsx")
     assert not list(tmp_path.iterdir())
 
 

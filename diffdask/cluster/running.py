@@ -5,9 +5,9 @@ sends them to others, but gives up a block that was there three times, be it the
 culprit or not. Such a block is therefore run once more at the end, alone: only
 one that takes down its workers then is to blame.
 
-A task costs driver, scheduler and worker some five milliseconds, whatever it
-does. Blocks that take little more than that are done several to a task, so that
-it lasts about a quarter of a second; if one of them fails, all of the task are
+A task costs driver and scheduler some five milliseconds, whatever it does.
+Blocks that take little more than that are done several to a task, so that it
+lasts about a quarter of a second; if one of them fails, all of the task are
 done once more, one by one.
 """
 
@@ -56,7 +56,6 @@ def run_blocks(
     *,
     in_flight: int | None = None,
     on_failure: Callable[[Block, BaseException], None] | None = None,
-    wants_results: bool = True,
     together: bool = False,
     name: str = "block",
 ) -> Iterator[tuple[Block, Any]]:
@@ -76,11 +75,9 @@ def run_blocks(
     on_failure
         Called with a block and what its task raised, instead of raising it; the other blocks go on.
         If it raises itself, that ends the run.
-    wants_results
-        Fetch what tasks return, which costs a millisecond each; else it is None.
     together
-        Several blocks may be done in one task where they are small; nothing that they return is fetched. A block may be
-        done twice then, so the task should see whether it was done already.
+        Several blocks may be done in one task where they are small; nothing that they return is fetched, which costs a
+        millisecond each. A block may be done twice then, so the task should see whether it was done already.
     name
         Of the tasks, in Dask's dashboard and report.
 
@@ -111,7 +108,7 @@ def run_blocks(
     def blame(block: Block, error: BaseException) -> None:
         fail(block, _killed(block, error) if _is_killed(error) else error)
 
-    window = _Window(client, task, name, wants_results=wants_results and not together)
+    window = _Window(client, task, name, wants_results=not together)
     room = _Room(client, in_flight)
     yield from window.run(iter(blocks), room, suspect, _Together(room) if together else None)
     yield from window.run(iter(suspects), _Room(client, 1), blame)

@@ -135,7 +135,7 @@ class JobKeeper:
                 job.status = Status.closed
         self.ended_count += len(gone)
         if gone:
-            _log.info("%d worker jobs ended; they are submitted again", len(gone))
+            _log.info("%d worker jobs ended", len(gone))
         await self._follow_load()
         if self.cluster.workers.keys() != self.cluster.worker_spec.keys():
             await self._settle()

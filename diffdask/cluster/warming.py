@@ -20,10 +20,16 @@ def warm_up(client: Any, module: str) -> None:
     module
         Dotted name, such as ``diffdask.pipeline.screen``.
     """
-    try:
-        client.run(_import, module, wait=False, on_error="ignore")
-    except (OSError, RuntimeError) as error:  # the scheduler is gone: what runs the blocks says so
-        _log.debug("workers were not warmed up: %s", error)
+    if client.status != "running":
+        return
+
+    async def send() -> None:
+        try:
+            await client.run(_import, module, wait=False, on_error="ignore")
+        except Exception as error:  # the scheduler is gone, or going: what runs the blocks says so
+            _log.debug("workers were not warmed up: %s", error)
+
+    client.loop.add_callback(send)
 
 
 async def _import(module: str) -> None:

@@ -45,7 +45,7 @@ def test_a_failure_that_is_not_to_be_borne_ends_the_run(client):
 
 
 def test_results_that_nobody_wants_are_not_fetched(client):
-    found = list(run_blocks(client, fail_on_fives, [1, 2, 3], wants_results=False))
+    found = list(run_blocks(client, fail_on_fives, [1, 2, 3], together=True))
     assert sorted(found) == [(1, None), (2, None), (3, None)]
 
 
@@ -122,9 +122,9 @@ def test_work_that_somebody_cancels_is_not_taken_for_done(client):
         list(found)
 
 
-@pytest.mark.parametrize("wants_results", [True, False])
+@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("spoil", ["lose", "reset"])
-def test_a_result_that_is_lost_before_it_was_looked_at_is_made_again(client, monkeypatch, spoil, wants_results):
+def test_a_result_that_is_lost_before_it_was_looked_at_is_made_again(client, monkeypatch, spoil, together):
     submit, lost = client.submit, []
 
     def submit_and_lose(*arguments, **options):
@@ -136,7 +136,7 @@ def test_a_result_that_is_lost_before_it_was_looked_at_is_made_again(client, mon
         return future
 
     monkeypatch.setattr(client, "submit", submit_and_lose)
-    found = list(run_blocks(client, wait_and_give, range(8), in_flight=4, wants_results=wants_results))
+    found = list(run_blocks(client, wait_and_give, range(8), in_flight=4, together=together))
     assert sorted(block for block, _ in found) == list(range(8))
     assert len(lost) == 3
 
@@ -196,5 +196,11 @@ def test_workers_that_are_warmed_up_have_a_module_before_the_first_task(tmp_path
         warm_up(client, "diffdask.pipeline.export")
         wait_until(lambda: all(are_warm()))
         warm_up(client, "diffdask.no_such_module")
+        (pid, *_) = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGSTOP)
+        started = time.monotonic()
+        warm_up(client, "diffdask.pipeline.train")
+        assert time.monotonic() - started < 5, "a worker that does not answer holds up nothing"
+        os.kill(pid, signal.SIGCONT)
         assert list(run_blocks(client, abs, [1])) == [(1, 1)]
     warm_up(client, "diffdask.pipeline.export")  # the scheduler is gone: not worth an error

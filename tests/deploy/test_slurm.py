@@ -264,12 +264,14 @@ def test_the_driver_is_a_job_that_ends_in_time_and_goes_on_from_the_queue(slurm_
     assert "ended by SIGTERM; the same command goes on where it stopped" in log()
 
     def is_finished():
+        if json.loads((made / "job.json").read_text())["state"] == "finished":  # soon SLURM knows no such job any more
+            return True
         # SLURM lets a job that was requeued wait for two minutes; an order that comes while it still ends is forgotten
         if "PENDING" in queue(slurm_here, "--jobs", number, "--format", "%T"):
             now = ("scontrol", "update", f"JobId={number}", "StartTime=now")
             subprocess.run(now, env=slurm_here, capture_output=True, timeout=60, check=False)
             time.sleep(2.0)
-        return json.loads((made / "job.json").read_text())["state"] == "finished"
+        return False
 
     wait_until(is_finished, log, seconds=300)
     pd.testing.assert_frame_equal(catalogue_of(made), expected, check_exact=True)

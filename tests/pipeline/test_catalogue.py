@@ -24,7 +24,7 @@ def results(request, small, tmp_path):
 def test_what_is_written_some_frames_at_a_time_is_the_table(results, tmp_path, monkeypatch, suffix, together):
     table = catalogue_table(results)
     monkeypatch.setattr(module, "_ROWS_AT_ONCE", together)
-    whole = write_catalogue(table, tmp_path / f"whole{suffix}")
+    whole = write_catalogue([table], tmp_path / f"whole{suffix}")
     to = catalogue(results, to=tmp_path / f"pieces{suffix}")
     assert len(table) == 46
     if suffix == ".csv":
